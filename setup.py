@@ -1,0 +1,17 @@
+"""Builds the one C extension; everything else is said in pyproject.toml.
+
+`optional=True`: where there is no C compiler the install still succeeds, and scoring takes the slower torch path.
+"""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "prerank.index._maxsim",
+            sources=["prerank/index/_maxsim.c"],
+            extra_compile_args=["-O3", "-std=gnu11", "-Wno-psabi"],
+            optional=True,
+        )
+    ]
+)
