@@ -99,12 +99,17 @@ class Representation:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Shape of one head group: Hu user heads meet Hi item heads of width K for one objective."""
+    """Shape of one head group: Hu user heads meet Hi item heads of width K for one objective.
+
+    `levels` says how many layers the user heads come from (IntTower's FE-Block): the last
+    user_heads / levels of them are the last layer's.
+    """
 
     user_heads: int
     item_heads: int
     width: int
     objective: int = 0
+    levels: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +119,14 @@ class Output:
     logits   [B, C, T]
     user     prepared user representation, distinct rows [U, ...]; None for rankers
     item     prepared item representation, distinct rows [N, ...]; None for rankers
+    groups   the head groups that the representations are made of; () for rankers
     hidden   [B, C, K] penultimate vector of a ranker, or None
     """
 
     logits: Tensor
     user: Representation | None = None
     item: Representation | None = None
+    groups: tuple[Group, ...] = ()
     hidden: Tensor | None = None
 
 

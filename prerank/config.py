@@ -52,7 +52,8 @@ class Label(_Strict):
 class Split(_Strict):
     """Which rows are for fitting, for choosing, and for the one last look."""
 
-    kind: Literal["random", "time", "user"] = "random"
+    kind: Literal["random", "time", "user", "column"] = "random"
+    column: str | None = Field(None, description="column: an integer column, 0 train, 1 validation, 2 test")
     validation: float | str = Field(0.1, description="random, user: a fraction of all rows (users); time: first moment of validation, or a fraction")
     test: float | str = Field(0.2, description="as validation; validation comes before test in time")
     seed: int = 0
@@ -60,6 +61,8 @@ class Split(_Strict):
 
     @model_validator(mode="after")
     def _sensible(self) -> Split:
+        if (self.kind == "column") != (self.column is not None):
+            raise ValueError("split.column: kind column needs it, and only kind column takes it")
         for name in ("validation", "test"):
             value = getattr(self, name)
             if isinstance(value, str) and self.kind != "time":
@@ -182,7 +185,6 @@ class Training(_Strict):
     shuffle: Literal["auto", "full", "blocks", "none"] = Field("auto", description="blocks: bounded memory for logs larger than it")
     checkpoint_seconds: float = Field(120.0, gt=0, description="seconds between checkpoints inside an epoch")
     freeze_after_first_epoch: bool = Field(False, description="LEAKY reproduction only: the released code's eval-mode quirk")
-    averaged_weights: float | None = Field(None, gt=0, lt=1, description="decay of an average of the weights, used to predict")
 
 
 class Config(_Strict):

@@ -1,0 +1,84 @@
+"""Names -> objects: one function per noun. Unknown names and options say what is valid."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from prerank.batch import Stage
+from prerank.config import ConfigError, Model, TermConfig, nearest
+from prerank.losses import LOSSES, TERMS, LossTerm, Objective, Term
+from prerank.schema import Schema
+from prerank.towers import TOWERS, TwoTower
+
+
+def model(config: Model, schema: Schema, sizes: Mapping[str, int]) -> TwoTower:
+    """The model that a config names, with fresh weights. Raises ConfigError."""
+    recipe = _named(TOWERS, config.name, "model")
+    _check_options(recipe, config.options, f"model '{config.name}'", skip=2)
+    needs = [side for side in ("user", "item") if not schema.fields(side)]  # type: ignore[arg-type]
+    if needs and config.name != "mf":
+        raise ConfigError(f"model '{config.name}': needs at least one feature on each side; the schema has none on: {', '.join(needs)}")
+    try:
+        return recipe(schema, sizes, **config.options)
+    except ValueError as error:
+        raise ConfigError(f"model '{config.name}': {error}") from None
+
+
+def objective(terms: Sequence[TermConfig], schema: Schema) -> Objective:
+    """The objective that a config describes. Raises ConfigError."""
+    built: list[Term] = []
+    for term in terms:
+        where = f"objective '{term.loss}'"
+        index = _label_index(term, schema, where)
+        options = dict(term.options)
+        stages = _stages(options.pop("stages", None), where)
+        name = term.loss if len(schema.objectives) == 1 or term.label is None else f"{term.loss}:{term.label}"
+        if term.loss in TERMS:
+            _check_options(TERMS[term.loss], options, where, skip=0, reserved=("weight", "objective", "stages"))
+            built.append(_call(where, TERMS[term.loss], weight=term.weight, objective=index, stages=stages, **options))
+            continue
+        loss = _named({**LOSSES, **TERMS}, term.loss, "loss")
+        _check_options(loss, options, where, skip=2, reserved=("where", "weight"))
+        built.append(LossTerm(name, partial(loss, **options), weight=term.weight, objective=index, stages=stages))
+    return Objective(built)
+
+
+def _call(where: str, make: Callable[..., Any], **options: Any) -> Any:
+    try:
+        return make(**options)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _named(catalogue: Mapping[str, Any], name: str, noun: str) -> Any:
+    if name not in catalogue:
+        raise ConfigError(f"unknown {noun} '{name}'{nearest(name, catalogue)}")
+    return catalogue[name]
+
+
+def _check_options(make: Callable[..., Any], options: Mapping[str, Any], where: str, *, skip: int, reserved: Sequence[str] = ()) -> None:
+    """An option that the callable's own signature does not have is an error that names the nearest."""
+    valid = [p for p in list(inspect.signature(make).parameters)[skip:] if p not in reserved]
+    for option in options:
+        if option not in valid:
+            raise ConfigError(f"{where}: unknown option '{option}'{nearest(option, valid)}")
+
+
+def _label_index(term: TermConfig, schema: Schema, where: str) -> int:
+    if term.label is None:
+        return 0
+    if term.label not in schema.objectives:
+        raise ConfigError(f"{where}: unknown label '{term.label}'{nearest(term.label, schema.objectives)}")
+    return schema.objectives.index(term.label)
+
+
+def _stages(names: Sequence[str] | None, where: str) -> tuple[int, ...] | None:
+    if names is None:
+        return None
+    for name in names:
+        if name.upper() not in Stage.__members__:
+            raise ConfigError(f"{where}: unknown stage '{name}'{nearest(name, [s.lower() for s in Stage.__members__])}")
+    return tuple(int(Stage[name.upper()]) for name in names)

@@ -1,0 +1,177 @@
+"""Columns -> fields: one fused embedding table per width, and a table of vectors by id.
+
+One table for all features of a width means one gather for all categorical fields of a side, and
+one parameter for the optimiser. A feature's rows start at the offset of its vocabulary, so that
+features which share a vocabulary share rows, on either side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prerank.batch import Columns
+from prerank.schema import FIRST, MISSING, PADDING, UNKNOWN, Feature, Schema
+
+
+class Embeddings(nn.Module):
+    """Turns the columns of a side into its fields [rows, F, D], in the schema's order.
+
+    Categorical and binned values are rows of a table; multi-valued and sequence features are the
+    masked mean of theirs (or a learned attention over them); a standardised number x is x w + b
+    and a given vector is W x + b. A table of another width than D is followed by a linear layer
+    to D, so that gates see equal fields (our choice).
+
+    schema   which features
+    sizes    rows of each vocabulary, the three reserved ones included
+    std      of the tables' normal initialisation
+    """
+
+    def __init__(self, schema: Schema, sizes: Mapping[str, int], std: float = 0.05) -> None:
+        super().__init__()
+        self.width = schema.width
+        self.features: dict[str, list[Feature]] = {"user": schema.fields("user"), "item": schema.fields("item")}
+        self.sparse = False  # set by the optimiser for tables that are updated row by row
+        fields = [*self.features["user"], *self.features["item"]]
+        self.vocabulary = {f.name: schema.vocabulary_of(f) for f in fields if f.embedded}
+        self.table_of: dict[str, str] = {}
+        self.offset: dict[str, int] = {}
+        self.spans: dict[str, list[tuple[str, int, int]]] = {}  # table -> (vocabulary, first row, rows)
+        rows: dict[str, int] = {}
+        for f in fields:
+            if not f.embedded:
+                continue
+            vocabulary, table = self.vocabulary[f.name], str(schema.width_of(f))
+            spans = self.spans.setdefault(table, [])
+            if vocabulary not in (v for v, _, _ in spans):
+                spans.append((vocabulary, rows.get(table, 0), sizes[vocabulary]))
+                rows[table] = rows.get(table, 0) + sizes[vocabulary]
+            self.table_of[f.name] = table
+            self.offset[f.name] = next(first for v, first, _ in spans if v == vocabulary)
+        self.tables = nn.ParameterDict({width: nn.Parameter(torch.randn(n, int(width)) * std) for width, n in rows.items()})
+        self.resize = nn.ModuleDict(
+            {f.name: nn.Linear(int(self.table_of[f.name]), self.width, bias=False)
+             for f in fields if f.embedded and int(self.table_of[f.name]) != self.width}
+        )
+        self.dense = nn.ModuleDict(
+            {f.name: nn.Linear(f.dim or 1, self.width) for f in fields if not f.embedded}
+        )
+        self.attention = nn.ModuleDict(
+            {f.name: AttentionPooling(int(self.table_of[f.name])) for f in fields if f.many and f.pooling == "attention"}
+        )
+
+    def forward(self, side: Literal["user", "item"], columns: Columns) -> Tensor:
+        """Columns of one side -> [rows, F, D]."""
+        features = self.features[side]
+        fields: dict[str, Tensor] = {}
+        plain = [f for f in features if f.embedded and not f.many and f.name not in self.resize]
+        if plain:  # the common case: all of width D in one gather
+            ids = torch.stack([columns[f.name].long() + self.offset[f.name] for f in plain], dim=1)  # [rows, n]
+            gathered = F.embedding(ids, self.tables[str(self.width)], sparse=self.sparse)  # [rows, n, D]
+            if len(plain) == len(features):
+                return gathered
+            fields = {f.name: gathered[:, i] for i, f in enumerate(plain)}
+        for f in features:
+            if f.name not in fields:
+                fields[f.name] = self._one(f, columns[f.name])
+        return torch.stack([fields[f.name] for f in features], dim=1)
+
+    def _one(self, f: Feature, column: Tensor) -> Tensor:
+        """One feature's column -> its field [rows, D]."""
+        if not f.embedded:
+            value = column.unsqueeze(1) if column.dim() == 1 else column
+            return self.dense[f.name](value)
+        vectors = F.embedding(column.long() + self.offset[f.name], self.tables[self.table_of[f.name]], sparse=self.sparse)
+        if f.many:
+            mask = column != PADDING  # [rows, max_length]
+            vectors = self.attention[f.name](vectors, mask) if f.name in self.attention else masked_mean(vectors, mask)
+        return self.resize[f.name](vectors) if f.name in self.resize else vectors
+
+    def row_counts(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Train counts of each vocabulary -> {parameter name: train count of each of its rows}."""
+        return {
+            f"tables.{table}": torch.cat([torch.as_tensor(counts[v])[:n].float() for v, _, n in spans])
+            for table, spans in self.spans.items()
+        }
+
+    @torch.no_grad()
+    def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
+        """Rows for 'missing' and 'unknown' that training never touched become the average value.
+
+        The mean weighted by train counts (our choice): a new user is then the average user, not noise.
+        """
+        for table, spans in self.spans.items():
+            for vocabulary, first, n in spans:
+                _fill_cold(self.tables[table][first : first + n], torch.as_tensor(counts[vocabulary])[:n])
+
+
+class AttentionPooling(nn.Module):
+    """Weights list entries by a learned query: softmax_t(q . tanh(W e_t)), padding left out."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.key = nn.Linear(width, width)
+        self.query = nn.Linear(width, 1, bias=False)
+
+    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """[rows, length, D], [rows, length] -> [rows, D]; an empty list gives zeros."""
+        scores = self.query(torch.tanh(self.key(vectors))).squeeze(-1).masked_fill(~mask, -1e9)
+        weights = torch.softmax(scores, dim=1) * mask
+        return torch.einsum("bl,bld->bd", weights, vectors)
+
+
+class IdTable(nn.Module):
+    """A vector and biases for every id: matrix factorisation's half, and the id head.
+
+    rows         size of the id's vocabulary, reserved rows included
+    width        K of the vector; one vector an objective
+    """
+
+    def __init__(self, rows: int, vocabulary: str, width: int, objectives: int = 1, std: float = 0.05) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.sparse = False
+        self.table = nn.Parameter(torch.randn(rows, objectives * width) * std)
+        self.bias = nn.Parameter(torch.zeros(rows, objectives))
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """[rows] -> vectors [rows, T * K], biases [rows, T]."""
+        index = ids.long()
+        return F.embedding(index, self.table, sparse=self.sparse), F.embedding(index, self.bias, sparse=self.sparse)
+
+    def row_counts(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Train counts of each vocabulary -> {parameter name: train count of each of its rows}."""
+        own = torch.as_tensor(counts[self.vocabulary]).float()
+        return {"table": own, "bias": own}
+
+    @torch.no_grad()
+    def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
+        """As `Embeddings.fill_cold_rows`."""
+        own = torch.as_tensor(counts[self.vocabulary])
+        _fill_cold(self.table, own)
+        _fill_cold(self.bias, own)
+
+
+def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
+    """[rows, length, D], [rows, length] -> [rows, D]; an empty list gives zeros.
+
+    >>> masked_mean(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]]))
+    tensor([[2.]])
+    """
+    weights = mask.to(vectors.dtype)
+    total = torch.einsum("bl,bld->bd", weights, vectors)
+    return total / weights.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def _fill_cold(table: Tensor, counts: Tensor) -> None:
+    seen = counts[FIRST:].to(table.dtype)
+    if seen.sum() == 0:
+        return
+    mean = (seen.unsqueeze(1) * table[FIRST:]).sum(dim=0) / seen.sum()
+    for row in (MISSING, UNKNOWN):
+        if counts[row] == 0:
+            table[row] = mean

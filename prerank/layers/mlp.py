@@ -1,0 +1,62 @@
+"""Fully connected layers, and the one argument through which a tower lets its layers be replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "tanh": nn.Tanh, "leaky_relu": nn.LeakyReLU}
+
+
+class Block(Protocol):
+    """Builds one layer of a tower: (inputs, outputs) -> module [.., inputs] -> [.., outputs]."""
+
+    def __call__(self, inputs: int, outputs: int) -> nn.Module: ...
+
+
+class FullyConnected(nn.Module):
+    """Linear, then BatchNorm (optional), activation and dropout: the papers' FC layer.
+
+    >>> import torch
+    >>> FullyConnected(4, 3)(torch.zeros(2, 4)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, norm: bool = True, dropout: float = 0.0, activation: str = "relu") -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation: must be one of {', '.join(sorted(ACTIVATIONS))}; got '{activation}'")
+        self.linear = nn.Linear(inputs, outputs)
+        # A bias before BatchNorm is subtracted again by it; it stays so that export can fold the two into one.
+        self.norm: nn.Module = nn.BatchNorm1d(outputs) if norm else nn.Identity()
+        self.activation = ACTIVATIONS[activation]()
+        self.dropout: nn.Module = nn.Dropout(dropout) if dropout else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[.., inputs] -> [.., outputs]."""
+        return self.dropout(self.activation(self.norm(self.linear(x))))
+
+
+class MLP(nn.Module):
+    """A chain of blocks that can also say what every layer put out."""
+
+    def __init__(self, inputs: int, hidden: Sequence[int], block: Block) -> None:
+        super().__init__()
+        widths = [inputs, *hidden]
+        self.layers = nn.ModuleList(block(a, b) for a, b in zip(widths, widths[1:], strict=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[rows, inputs] -> [rows, hidden[-1]]."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def outputs(self, x: Tensor) -> list[Tensor]:
+        """[rows, inputs] -> the output of every layer, first to last."""
+        outputs = []
+        for layer in self.layers:
+            x = layer(x)
+            outputs.append(x)
+        return outputs

@@ -1,0 +1,13 @@
+"""Two-tower models. A model is a recipe: a function (schema, sizes, options) -> TwoTower."""
+
+from collections.abc import Callable
+
+from prerank.towers.dssm import dssm
+from prerank.towers.heads import MaxSim, maxsim
+from prerank.towers.inttower import inttower
+from prerank.towers.mf import mf
+from prerank.towers.two_tower import TwoTower
+
+TOWERS: dict[str, Callable[..., TwoTower]] = {"mf": mf, "dssm": dssm, "inttower": inttower}
+
+__all__ = ["TOWERS", "MaxSim", "TwoTower", "dssm", "inttower", "maxsim", "mf"]

@@ -1,0 +1,92 @@
+"""DSSM two-tower: an MLP a side, and a (scaled) cosine or dot product.
+
+    u = norm(MLP(x_u))   v = norm(MLP(x_v))   logit = t u.v + b
+
+Huang et al., "Learning Deep Structured Semantic Models for Web Search using Clickthrough Data",
+CIKM 2013 (eq. 3-4). The learned temperature t and bias b are ours (REFERENCE 4): without them a
+cosine in [-1, 1] is the logit, and LogLoss is crippled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from prerank.batch import Group, Representation, Tower
+from prerank.layers import GATES, MLP, Block, Embeddings, FullyConnected
+from prerank.schema import Schema
+from prerank.towers.heads import MaxSim
+from prerank.towers.mf import id_groups, with_id_head
+from prerank.towers.two_tower import TwoTower
+
+
+class MLPTower(nn.Module):
+    """Fields -> flattened -> MLP -> one vector an objective.  # T x [rows, 1, K]
+
+    fields, field_width   F and D
+    hidden                widths of the layers
+    width                 K of the linear layer after them; None: the last layer's output is the vector
+                          (the released IntTower code's baseline; one objective only)
+    gate                  'light_se', 'senet' or None: re-weights the fields first
+    block                 builds a layer; this is where CAS goes
+    """
+
+    needs_fields = True
+
+    def __init__(self, fields: int, field_width: int, hidden: Sequence[int], width: int | None, objectives: int = 1,
+                 gate: str | None = None, block: Block = FullyConnected) -> None:  # fmt: skip
+        super().__init__()
+        if width is None and objectives > 1:
+            raise ValueError(f"width: must be given for several objectives; there are {objectives}")
+        self.objectives = objectives
+        self.gate = GATES[gate](fields) if gate else nn.Identity()
+        self.mlp = MLP(fields * field_width, hidden, block)
+        self.project = nn.Linear(hidden[-1], objectives * width) if width is not None else nn.Identity()
+
+    def forward(self, fields: Tensor | None, ids: Tensor) -> Representation:
+        assert fields is not None
+        vector = self.project(self.mlp(self.gate(fields).flatten(1)))  # [rows, T*K]
+        return Representation(tuple(v.unsqueeze(1) for v in vector.chunk(self.objectives, dim=1)))
+
+
+def dssm(
+    schema: Schema,
+    sizes: Mapping[str, int],
+    *,
+    hidden: Sequence[int] = (300, 300, 128),
+    width: int | None = 64,
+    similarity: str = "cosine",
+    temperature: str = "learnable",
+    bias: bool = True,
+    norm: bool = True,
+    dropout: float = 0.0,
+    activation: str = "relu",
+    gate: str | None = None,
+    id_head: int | None = None,
+    embedding_std: float = 0.05,
+) -> TwoTower:
+    """DSSM; see the module's first lines.
+
+    hidden        widths of the MLP's layers, both sides
+    width         K of the final linear layer; None: the MLP's own output is the vector
+    similarity    'cosine' or 'dot'
+    temperature   'learnable' scales the similarity; 'none' is the bare cosine of IntTower's baseline
+    bias          one learned bias an objective
+    id_head       width of an id head beside the MLP (REFERENCE 8); None: no id head
+    """
+    if similarity not in ("cosine", "dot"):
+        raise ValueError(f"similarity: must be cosine or dot; got '{similarity}'")
+    objectives = len(schema.objectives)
+    block = partial(FullyConnected, norm=norm, dropout=dropout, activation=activation)
+    embeddings = Embeddings(schema, sizes, embedding_std)
+    user: Tower
+    item: Tower
+    user, item = (MLPTower(len(schema.fields(side)), schema.width, hidden, width, objectives, gate, block) for side in ("user", "item"))
+    groups = [Group(1, 1, width or hidden[-1], objective=t) for t in range(objectives)]
+    if id_head is not None:
+        user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std)
+        groups += id_groups(id_head, objectives)
+    head = MaxSim(groups, objectives, cosine=similarity == "cosine", temperature=temperature, bias=bias)
+    return TwoTower(schema, embeddings, user, item, head)

@@ -1,0 +1,145 @@
+"""IntTower: user heads from every layer meet the item's heads, while both towers stay apart.
+
+Li et al., "IntTower: the Next Generation of Two-Tower Model for Pre-Ranking System", CIKM 2022:
+
+    Light-SE   e~_i = k_i e_i,  k = softmax(W z + b)                    (3-5)  layers/gating.py
+    FE-Block   M_u^l = Linear_l(h_u^l) -> [H, K] for every user layer;  M_v = Linear(h_v^L) -> [H, K]  (6-7)
+    Score      sum over layers, user heads of max over item heads of <m_u, m_v>                        (8-9)
+    CIR        losses/contrastive.py                                                                  (10)
+
+The text says cosine, the released code takes raw dot products; `similarity` chooses, dot is the
+default as in the code. The score is MaxSim of L*H user heads against H item heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from prerank.batch import Group, Representation, Tower
+from prerank.layers import GATES, MLP, Block, Embeddings, FullyConnected
+from prerank.schema import Schema
+from prerank.towers.heads import MaxSim
+from prerank.towers.mf import id_groups, with_id_head
+from prerank.towers.two_tower import TwoTower
+
+PLACEMENTS = ("outputs", "inputs")
+
+
+class IntTowerUser(nn.Module):
+    """Gate, MLP, and heads at every level.  # T x [rows, L*H, K]
+
+    placement   'outputs': the heads read what each layer puts out, h^1..h^L (the paper);
+                'inputs': what each layer takes in, x, h^1..h^{L-1} (the released code; its last layer then feeds
+                nothing and is not built)
+    """
+
+    needs_fields = True
+
+    def __init__(self, fields: int, field_width: int, hidden: Sequence[int], heads: int, width: int, objectives: int = 1,
+                 gate: str | None = "light_se", gate_residual: bool = True, placement: str = "outputs", block: Block = FullyConnected) -> None:  # fmt: skip
+        super().__init__()
+        if placement not in PLACEMENTS:
+            raise ValueError(f"placement: must be one of {', '.join(PLACEMENTS)}; got '{placement}'")
+        self.shape = (objectives, heads, width)
+        self.inputs = placement == "inputs"
+        inputs = fields * field_width
+        self.gate = GATES[gate](fields, residual=gate_residual) if gate else nn.Identity()
+        self.mlp = MLP(inputs, hidden[:-1] if self.inputs else hidden, block)
+        levels = [inputs, *hidden[:-1]] if self.inputs else hidden
+        self.heads = nn.ModuleList(nn.Linear(n, objectives * heads * width) for n in levels)
+
+    def forward(self, fields: Tensor | None, ids: Tensor) -> Representation:
+        assert fields is not None
+        x = self.gate(fields).flatten(1)
+        levels = self.mlp.outputs(x)  # h^1 .. h^L
+        if self.inputs:
+            levels = [x, *levels]
+        heads = [head(h).unflatten(1, self.shape) for head, h in zip(self.heads, levels, strict=True)]
+        stacked = torch.cat(heads, dim=2)  # [rows, T, L*H, K]
+        return Representation(stacked.unbind(dim=1))
+
+
+class IntTowerItem(nn.Module):
+    """Gate, MLP, and heads of the last layer only.  # T x [rows, H, K]"""
+
+    needs_fields = True
+
+    def __init__(self, fields: int, field_width: int, hidden: Sequence[int], heads: int, width: int, objectives: int = 1,
+                 gate: str | None = "light_se", gate_residual: bool = True, block: Block = FullyConnected) -> None:  # fmt: skip
+        super().__init__()
+        self.shape = (objectives, heads, width)
+        self.gate = GATES[gate](fields, residual=gate_residual) if gate else nn.Identity()
+        self.mlp = MLP(fields * field_width, hidden, block)
+        self.heads = nn.Linear(hidden[-1], objectives * heads * width)
+
+    def forward(self, fields: Tensor | None, ids: Tensor) -> Representation:
+        assert fields is not None
+        h = self.mlp(self.gate(fields).flatten(1))
+        return Representation(self.heads(h).unflatten(1, self.shape).unbind(dim=1))
+
+
+def inttower(
+    schema: Schema,
+    sizes: Mapping[str, int],
+    *,
+    hidden: Sequence[int] = (300, 300, 128),
+    heads: int = 2,
+    item_heads: int | None = None,
+    head_width: int = 64,
+    gate: str | None = "light_se",
+    gate_residual: bool = True,
+    placement: str = "outputs",
+    similarity: str = "dot",
+    temperature: str = "none",
+    bias: bool = True,
+    norm: bool = True,
+    dropout: float = 0.0,
+    activation: str = "relu",
+    id_head: int | None = None,
+    embedding_std: float = 0.05,
+    linear_std: float | None = None,
+) -> TwoTower:
+    """IntTower; see the module's first lines.
+
+    heads, item_heads   H of a user level and of the item; item_heads defaults to heads
+    head_width          K; 64 is the paper's best (figure 8)
+    gate                'light_se', 'senet' (the ablation of figure 6) or None
+    placement           where FE-Block reads: 'outputs' (the paper) or 'inputs' (the released code)
+    similarity          'dot' (the code) or 'cosine' (the text); a cosine wants temperature: learnable
+    id_head             width of an id head beside the towers (REFERENCE 8); None: no id head
+    linear_std          normal initialisation of the MLPs' weights (released code: 1e-4); None: torch's
+    """
+    if similarity not in ("cosine", "dot"):
+        raise ValueError(f"similarity: must be cosine or dot; got '{similarity}'")
+    for name, value in (("heads", heads), ("item_heads", item_heads), ("head_width", head_width)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: must be at least 1; got {value}")
+    if gate is not None and gate not in GATES:
+        raise ValueError(f"gate: must be one of {', '.join(GATES)} or null; got '{gate}'")
+    objectives, item_heads = len(schema.objectives), item_heads or heads
+    block = partial(FullyConnected, norm=norm, dropout=dropout, activation=activation)
+    embeddings = Embeddings(schema, sizes, embedding_std)
+    inner_user = IntTowerUser(len(schema.fields("user")), schema.width, hidden, heads, head_width, objectives, gate, gate_residual, placement, block)
+    inner_item = IntTowerItem(len(schema.fields("item")), schema.width, hidden, item_heads, head_width, objectives, gate, gate_residual, block)
+    if linear_std is not None:
+        _initialise(inner_user.mlp, linear_std)
+        _initialise(inner_item.mlp, linear_std)
+    user: Tower = inner_user
+    item: Tower = inner_item
+    groups = [Group(len(hidden) * heads, item_heads, head_width, objective=t, levels=len(hidden)) for t in range(objectives)]
+    if id_head is not None:
+        user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std)
+        groups += id_groups(id_head, objectives)
+    head = MaxSim(groups, objectives, cosine=similarity == "cosine", temperature=temperature, bias=bias)
+    return TwoTower(schema, embeddings, user, item, head)
+
+
+@torch.no_grad()
+def _initialise(mlp: MLP, std: float) -> None:
+    for layer in mlp.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight.normal_(0.0, std)

@@ -1,0 +1,50 @@
+"""Two towers, the fields they read and the head where they meet: every decoupled model is one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor, nn
+
+from prerank.batch import Batch, Columns, Head, Output, Representation, Tower
+from prerank.layers import Embeddings
+from prerank.schema import Schema
+
+
+class TwoTower(nn.Module):
+    """Batch -> Output, and columns of one side -> what is stored of it.
+
+    embeddings    makes the fields; None when neither tower reads any (matrix factorisation)
+    user, item    towers: fields [rows, F, D], ids [rows] -> Representation
+    head          compares them
+    """
+
+    def __init__(self, schema: Schema, embeddings: Embeddings | None, user: Tower, item: Tower, head: Head) -> None:
+        super().__init__()
+        self.user_id, self.item_id = schema.user_id, schema.item_id
+        self.embeddings = embeddings
+        self.user = user
+        self.item = item
+        self.head = head
+
+    def forward(self, batch: Batch) -> Output:
+        """Encode each distinct user and item once, then compare every pair of the batch's lists."""
+        users = self.encode("user", batch.user)  # [U, H_g, K_g] a group
+        items = self.encode("item", batch.item)  # [N, H_g, K_g] a group
+        logits = self.head(users, items, batch.user_index, batch.item_index)  # [B, C, T]
+        return Output(logits, users, items, self.head.groups)
+
+    def encode(self, side: Literal["user", "item"], columns: Columns) -> Representation:
+        """Columns of one side -> its prepared representation, as it is stored and scored."""
+        tower = self.user if side == "user" else self.item
+        ids = columns[self.user_id if side == "user" else self.item_id]
+        fields = self.embeddings(side, columns) if self.embeddings is not None and tower.needs_fields else None
+        representation = tower(fields, ids)
+        return self.head.prepare_user(representation) if side == "user" else self.head.prepare_items(representation)
+
+    def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
+        """Give the 'unknown' and 'missing' rows that training never saw the average row of their table."""
+        for module in self.modules():
+            if module is not self and hasattr(module, "fill_cold_rows"):
+                module.fill_cold_rows(counts)
