@@ -140,7 +140,7 @@ def bars(
         if s.n > 1:
             axes.errorbar(s.mean, i, xerr=s.std, color=INK, capsize=3, linewidth=1.2)
         text = f"{s.mean:.{digits}f} ± {s.std:.{digits}f}" if s.n > 1 else f"{s.mean:.{digits}f}"
-        axes.annotate(text, (s.mean + s.std, i), xytext=(7, 0), textcoords="offset points", va="center", fontsize=9, color=INK)
+        axes.annotate(text, (max(s.mean + s.std, start), i), xytext=(7, 0), textcoords="offset points", va="center", fontsize=9, color=INK)
     axes.set_yticks(range(len(spreads)), list(spreads))
     axes.tick_params(axis="y", labelcolor=INK, labelsize=10, length=0)
     axes.invert_yaxis()
