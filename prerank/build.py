@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from prerank.batch import Stage
 from prerank.config import ConfigError, Model, TermConfig, nearest
 from prerank.losses import LOSSES, TERMS, LossTerm, Objective, Term
-from prerank.schema import Schema
+from prerank.schema import FIRST, Schema
 from prerank.towers import TOWERS, TwoTower
 
 
@@ -18,17 +18,25 @@ def model(config: Model, schema: Schema, sizes: Mapping[str, int]) -> TwoTower:
     """The model that a config names, with fresh weights. Raises ConfigError."""
     recipe = _named(TOWERS, config.name, "model")
     _check_options(recipe, config.options, f"model '{config.name}'", skip=2)
-    needs = [side for side in ("user", "item") if not schema.fields(side)]  # type: ignore[arg-type]
+    sides: tuple[Literal["user", "item"], ...] = ("user", "item")
+    needs = [side for side in sides if not schema.fields(side)]
     if needs and config.name != "mf":
         raise ConfigError(f"model '{config.name}': needs at least one feature on each side; the schema has none on: {', '.join(needs)}")
     try:
         return recipe(schema, sizes, **config.options)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"model '{config.name}': {error}") from None
+
+
+def check_model(config: Model, schema: Schema) -> None:
+    """Raise ConfigError if `model` would: the model is built with the smallest tables, before any data is read."""
+    model(config, schema, {schema.vocabulary_of(f): FIRST + 1 for f in schema.features})
 
 
 def objective(terms: Sequence[TermConfig], schema: Schema) -> Objective:
     """The objective that a config describes. Raises ConfigError."""
+    if not terms:
+        raise ConfigError("objective: needs at least one term; got none")
     built: list[Term] = []
     for term in terms:
         where = f"objective '{term.loss}'"

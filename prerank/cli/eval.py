@@ -1,0 +1,48 @@
+"""`prerank eval`: what a trained run is worth, on a split it has not been fitted to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="run folder; default: the newest below runs/")] = None,
+    split: Annotated[str, typer.Option(help="test, validation or train")] = "test",
+    resamples: Annotated[int, typer.Option(min=0, help="bootstrap resamples of the intervals; 0: none")] = 200,
+    json_: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Measure a run: AUC, GAUC, LogLoss, calibration, with bootstrap intervals. Writes metrics-SPLIT.json beside it.
+
+    Examples:
+
+        prerank eval runs/honest-inttower
+
+        prerank eval --split validation --json
+    """
+    from prerank.config import ConfigError, nearest
+    from prerank.report import Column, Table
+    from prerank.run import open_run
+    from prerank.training.checkpoint import write_text
+
+    splits = ("train", "validation", "test")
+    if split not in splits:
+        raise ConfigError(f"--split: unknown split '{split}'{nearest(split, splits)}")
+    opened = open_run(run)
+    found = opened.evaluate(split, resamples=resamples)
+    record = {"run": str(opened.folder), "model": opened.config.model.name, "split": split, "leaky": opened.config.leaky,
+              "metrics": {name: m.to_dict() for name, m in found.items()}}  # fmt: skip
+    write_text(opened.folder / f"metrics-{split}.json", json.dumps(record, indent=1))
+    if json_:
+        typer.echo(json.dumps(record))
+        return
+    table = Table(f"{opened.config.name} on {split}", [Column(c) for c in ("label", "AUC", "95 %", "GAUC", "LogLoss", "ECE", "pred/obs", "rows")])
+    for name, m in found.items():
+        ci = f"{m.auc_ci.low:.4f}..{m.auc_ci.high:.4f}" if m.auc_ci else None
+        table.add({"label": name, "AUC": m.auc, "95 %": ci, "GAUC": m.gauc, "LogLoss": m.logloss, "ECE": m.ece,
+                   "pred/obs": m.calibration, "rows": m.rows}, leaky=opened.config.leaky)  # fmt: skip
+    Console().print(table.rich())

@@ -1,0 +1,49 @@
+"""`prerank train`: a config in, a run folder out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def train(
+    config: Annotated[Path, typer.Option("--config", "-c", help="YAML file of the run")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="override one setting: --set training.seed=3")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue a stopped or killed run, exactly where it stood")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is in the output folder")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only the result")] = False,
+) -> None:
+    """Train a model as a YAML file says.
+
+    Examples:
+
+        prerank train --config configs/ml1m/honest-inttower.yaml
+
+        prerank train -c my.yaml --set training.seed=1 --set output=runs/seed1
+
+        prerank train -c my.yaml --resume
+    """
+    from prerank.config import load
+    from prerank.run import train as start
+    from prerank.training import Quiet, console_progress
+
+    console = Console(stderr=True)
+    settings = load(config, set_ or [])
+    if settings.leaky:
+        console.print(f"[yellow]LEAKY protocol:[/] {settings.leaky}", highlight=False)
+    last = ""
+
+    def preparing(stage: str, done: float) -> None:
+        nonlocal last
+        if not quiet and stage != last:
+            last = stage
+            console.print(f"preparing: {stage}", highlight=False)
+
+    run, result = start(settings, resume=resume, overwrite=overwrite, progress=Quiet() if quiet else console_progress(), preparing=preparing)
+    best = "no validation rows" if result.best is None else f"validation {settings.training.monitor} {result.best:.4f}"
+    typer.echo(f"{run.folder}: best epoch {result.best_epoch} of {len(result.history)}, {best}, "
+               f"{result.parameters:,} parameters, {result.rows_per_second:,.0f} rows/s ({result.rows_per_cpu_second:,.0f} per CPU second)")  # fmt: skip
+    typer.echo(f"next: prerank eval {run.folder}")

@@ -1,0 +1,136 @@
+"""A run: a folder that holds a config, its checkpoints, its weights and what was measured.
+
+    run, result = train(config)          # runs/NAME: config.yaml, checkpoint/, model.safetensors, history.jsonl
+    metrics = run.evaluate("test")       # {objective: Metrics}
+    run = open_run("runs/NAME")          # the same model later
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from prerank import build
+from prerank.config import Config, ConfigError, dump, load
+from prerank.data import Dataset, Loader, prepare
+from prerank.datasets import resolve
+from prerank.metrics import Metrics, evaluate
+from prerank.towers import TwoTower
+from prerank.training import Progress, Quiet, Result, fit, predict
+from prerank.training.checkpoint import write_text
+from prerank.training.offline import device_of
+
+NEWEST_IN = Path("runs")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A trained model with its data; see the module's first lines."""
+
+    folder: Path
+    config: Config
+    dataset: Dataset
+    model: TwoTower
+
+    def logits(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and labels of a split's rows, in the log's order.  # float32 [n, T], [n, T]"""
+        device = device_of(self.config.training)
+        loader = Loader(self.dataset, self._rows(split), self.config.training.eval_batch_size, shuffle="none")
+        return predict(self.model.to(device), loader.epoch(0), device)
+
+    def groups(self, split: str) -> np.ndarray:
+        """What GAUC groups by: the request where the log names it, else the user.  # int64 [n]"""
+        rows = self._rows(split)
+        return np.asarray(self.dataset.user_row[rows] if self.dataset.request is None else self.dataset.request[rows])
+
+    def evaluate(self, split: str, *, resamples: int = 200, seed: int = 0) -> dict[str, Metrics]:
+        """Metrics of every objective on a split, with bootstrap intervals over groups. Raises ConfigError."""
+        z, y = self.logits(split)
+        groups = self.groups(split)
+        return {
+            name: evaluate(z[:, t], y[:, t] > 0, groups=groups, resamples=resamples, seed=seed)
+            for t, name in enumerate(self.dataset.schema.objectives)
+        }
+
+    def _rows(self, split: str) -> np.ndarray:
+        rows = self.dataset.rows(split)
+        if len(rows) == 0:
+            raise ConfigError(f"run '{self.folder}': its data has no {split} rows; give data.split.{split}")
+        return rows
+
+    def __repr__(self) -> str:
+        return f"<Run {self.folder}: {self.config.model.name}, {self.dataset!r}>"
+
+
+def train(config: Config, *, resume: bool = False, overwrite: bool = False, progress: Progress | None = None,
+          preparing: Callable[[str, float], None] | None = None) -> tuple[Run, Result]:  # fmt: skip
+    """Prepare the data, train in `config.output`, write result.json. Raises ConfigError, DataError and what `fit` raises."""
+    folder = Path(config.output)
+    resolved = config.model_copy(update={"data": resolve(config.data)})
+    _claim(folder, config, resume, overwrite)
+    schema = resolved.data.schema_()
+    objective = build.objective(config.objective, schema)  # before the data: a typo should not cost a preparation
+    build.check_model(config.model, schema)
+    dataset = prepare(resolved.data, progress=preparing)
+    torch.manual_seed(config.training.seed)
+    model = build.model(config.model, dataset.schema, dataset.sizes)
+    write_text(folder / "config.yaml", dump(config))
+    result = fit(model, objective, dataset, config.training, folder, resume=resume, progress=progress or Quiet())
+    write_text(folder / "result.json", json.dumps(_result(result, config), indent=1))
+    return Run(folder, resolved, dataset, model), result
+
+
+def open_run(folder: str | Path | None = None) -> Run:
+    """A trained run; without a folder the newest one below runs/. Raises ConfigError."""
+    path = _newest() if folder is None else Path(folder)
+    weights = path / "model.safetensors"
+    if not (path / "config.yaml").exists():
+        raise ConfigError(f"run folder '{path}': holds no config.yaml; give the folder that `prerank train` wrote")
+    config = load(path / "config.yaml")
+    if not weights.exists():
+        raise ConfigError(f"run folder '{path}': its training has not finished; continue it with `prerank train --resume`")
+    resolved = config.model_copy(update={"data": resolve(config.data)})
+    dataset = prepare(resolved.data)
+    model = build.model(config.model, dataset.schema, dataset.sizes)
+    try:
+        model.load_state_dict(load_file(weights))
+    except RuntimeError as error:
+        raise ConfigError(f"run folder '{path}': its weights do not fit the data as it is now: {str(error).splitlines()[1].strip()}") from None
+    model.eval()
+    return Run(path, resolved, dataset, model)
+
+
+def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:
+    """A folder with a run in it is continued or overwritten only when that is asked for."""
+    before = folder / "config.yaml"
+    if not before.exists() or overwrite:
+        return
+    if not resume:
+        raise ConfigError(f"run folder '{folder}': holds a run already; continue it with --resume, replace it with --overwrite, or set output")
+    old, new = load(before), config
+    for part in ("data", "model", "objective", "training"):
+        if getattr(old, part) != getattr(new, part):
+            raise ConfigError(f"run folder '{folder}': was started with another '{part}' section; resume needs the same one ({before})")
+
+
+def _newest() -> Path:
+    runs = sorted(NEWEST_IN.glob("*/config.yaml"), key=lambda p: p.stat().st_mtime) if NEWEST_IN.is_dir() else []
+    if not runs:
+        raise ConfigError(f"no run found below '{NEWEST_IN}'; give a run folder, or train one with `prerank train`")
+    return runs[-1].parent
+
+
+def _result(result: Result, config: Config) -> dict[str, Any]:
+    return {
+        "name": config.name, "model": config.model.name, "seed": config.training.seed, "leaky": config.leaky,
+        "best_epoch": result.best_epoch, "monitor": config.training.monitor, "best": result.best, "parameters": result.parameters,
+        "rows": result.rows, "seconds": round(result.seconds, 3), "rows_per_second": round(result.rows_per_second),
+        "rows_per_cpu_second": round(result.rows_per_cpu_second), "torch": torch.__version__,
+    }  # fmt: skip

@@ -1,0 +1,252 @@
+"""Epoch training: fit on train, choose the epoch on validation, resume exactly where a killed run stood.
+
+    result = fit(model, objective, dataset, config.training, folder, resume=True)
+
+The model ends with the best epoch's weights. Train and eval mode are set at every boundary, so that
+a validation in between never leaves dropout off or BatchNorm frozen (the released IntTower code's
+quirk, which `freeze_after_first_epoch` reproduces on purpose).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prerank.config import ConfigError
+from prerank.config import Training as Settings
+from prerank.data import Dataset, Loader
+from prerank.metrics import auc, gauc, logloss, sigmoid
+from prerank.training import checkpoint
+from prerank.training.lock import locked
+from prerank.training.optimizer import Optimizer
+from prerank.training.predict import predict
+from prerank.training.progress import Progress, Quiet
+from prerank.training.step import DivergedError, Objective, train_step
+
+
+class Interrupted(Exception):
+    """The user (or the system) asked to stop; a checkpoint was written."""
+
+
+@dataclass
+class State:
+    """Everything of a run that is not a tensor; it is the checkpoint's JSON."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps finished in the running epoch
+    best: float | None = None
+    best_epoch: int = 0
+    worse: int = 0  # epochs since the best one
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    rows: int = 0
+    sums: dict[str, float] = field(default_factory=dict)  # loss terms of the running epoch, summed over steps
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a training went. rows_per_cpu_second counts training alone, without validation."""
+
+    best_epoch: int
+    best: float | None
+    history: list[dict[str, Any]]
+    rows: int
+    seconds: float
+    rows_per_second: float
+    rows_per_cpu_second: float
+    parameters: int
+
+
+def fit(model: nn.Module, objective: Objective, dataset: Dataset, settings: Settings, folder: Path, *,
+        resume: bool = False, progress: Progress | None = None) -> Result:  # fmt: skip
+    """Train in `folder`. Raises FolderInUseError, DivergedError, Interrupted, ConfigError.
+
+    resume   continue from the folder's checkpoint when there is one; without it, an old checkpoint is discarded
+    """
+    with locked(folder), _stop_asked() as stop:
+        run = _Run(model, objective, dataset, settings, folder, progress or Quiet())
+        return run.go(resume, stop)
+
+
+def device_of(settings: Settings) -> torch.device:
+    """The device that `device: auto | cpu | cuda..` means here. Raises ConfigError when it is not there."""
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(settings.device)
+    except RuntimeError:
+        raise ConfigError(f"training.device: must be auto, cpu or cuda[:n]; got '{settings.device}'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"training.device: '{settings.device}' was asked for, but torch sees no GPU; use auto or cpu")
+    return device
+
+
+class _Run:
+    """The state of one call of `fit`."""
+
+    def __init__(self, model: nn.Module, objective: Objective, dataset: Dataset, settings: Settings, folder: Path, progress: Progress) -> None:
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        torch.set_float32_matmul_precision(settings.matmul)
+        self.device = device_of(settings)
+        self.model = model.to(self.device)
+        self.objective, self.dataset, self.settings, self.folder, self.progress = objective, dataset, settings, folder, progress
+        self.counts = {name: torch.from_numpy(np.array(c)) for name, c in dataset.counts.items()}
+        self.optimizer = Optimizer(self.model, settings.optimizer, self.counts)
+        self.loader = Loader(dataset, dataset.rows("train"), settings.batch_size, shuffle=settings.shuffle, seed=settings.seed, dedup=settings.dedup)
+        self.validation_rows = dataset.rows("validation")
+        self.state = State()
+        self.best_weights: dict[str, Tensor] = {}
+
+    def go(self, resume: bool, stop: list[int]) -> Result:
+        torch.manual_seed(self.settings.seed + 1_000_003)  # dropout; the weights were drawn before
+        if resume:
+            self._load()
+        while self.state.epoch < self.settings.epochs and self.state.worse < self.settings.patience:
+            self._epoch(stop)
+            self._judge()
+            self._save()
+        if self.best_weights:
+            self.model.load_state_dict(self.best_weights)
+        checkpoint.save_weights(self.folder / "model.safetensors", self.model.state_dict())
+        self.progress.close()
+        s = self.state
+        return Result(s.best_epoch, s.best, s.history, s.rows, s.seconds, s.rows / max(s.seconds, 1e-9),
+                      s.rows / max(s.cpu_seconds, 1e-9), sum(p.numel() for p in self.model.parameters()))  # fmt: skip
+
+    def _epoch(self, stop: list[int]) -> None:
+        """The rest of the running epoch, from the step where it stands."""
+        state, steps = self.state, len(self.loader)
+        self.model.train(not (self.settings.freeze_after_first_epoch and state.epoch > 0))
+        sums = {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in state.sums.items()}
+        mark = time.monotonic(), time.process_time()
+        saved = mark[0]
+
+        def clock() -> None:
+            nonlocal mark
+            now = time.monotonic(), time.process_time()
+            state.seconds += now[0] - mark[0]
+            state.cpu_seconds += now[1] - mark[1]
+            state.sums = {name: float(v) for name, v in sums.items()}
+            mark = now
+
+        for batch in self.loader.epoch(state.epoch, start=state.step):
+            try:
+                values = train_step(self.model, self.objective, self.optimizer, batch.to(self.device),
+                                    precision=self.settings.precision, clip=self.settings.clip)  # fmt: skip
+            except DivergedError as error:
+                raise DivergedError(f"training diverged in epoch {state.epoch + 1}, batch {state.step + 1}: {error}; try a lower lr or clip") from None
+            for name, value in values.items():
+                sums[name] = sums[name] + value if name in sums else value.double()
+            state.step += 1
+            state.rows += batch.rows
+            self.progress.step(state.epoch + 1, state.step, steps, batch.rows, float(values["loss"]))
+            if stop or time.monotonic() - saved > self.settings.checkpoint_seconds:
+                clock()
+                self._save()
+                saved = time.monotonic()
+            if stop:
+                self.progress.close()
+                name = signal.Signals(stop[0]).name
+                raise Interrupted(f"stopped by {name} in epoch {state.epoch + 1}, step {state.step} of {steps}; continue with --resume")
+        clock()
+
+    def _judge(self) -> None:
+        """Close the epoch: mean losses, validation metrics, and whether it is the best so far."""
+        state, steps = self.state, max(self.state.step, 1)
+        entry: dict[str, Any] = {"epoch": state.epoch + 1, **{name: v / steps for name, v in state.sums.items()}}
+        if hasattr(self.model, "fill_cold_rows"):
+            self.model.fill_cold_rows(self.counts)
+        better = True
+        if len(self.validation_rows):
+            entry |= self._validate()
+            value = entry[f"validation_{self.settings.monitor}"]
+            sign = -1 if self.settings.monitor == "logloss" else 1
+            better = state.best is None or sign * value > sign * state.best
+            state.best = value if better else state.best
+        if better:
+            state.best_epoch, state.worse = state.epoch + 1, 0
+            self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        else:
+            state.worse += 1
+        entry["rows_per_second"] = round(state.rows / max(state.seconds, 1e-9))
+        state.history.append(entry)
+        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+        checkpoint.write_text(self.folder / "history.jsonl", "".join(json.dumps(e) + "\n" for e in state.history))
+        numbers = "  ".join(f"{k} {v:.4f}" for k, v in entry.items() if isinstance(v, float))
+        self.progress.say(f"epoch {state.epoch}  {numbers}  {entry['rows_per_second']:,} rows/s{'  best' if better else ''}")
+
+    def _validate(self) -> dict[str, float]:
+        loader = Loader(self.dataset, self.validation_rows, self.settings.eval_batch_size, shuffle="none")
+        logits, labels = predict(self.model, loader.epoch(0), self.device)
+        z, y = logits[:, 0], labels[:, 0]
+        found = {"validation_auc": float(auc(z, y)), "validation_logloss": float(logloss(sigmoid(z), y))}
+        if self.settings.monitor == "gauc":
+            found["validation_gauc"] = float(gauc(z, y, self.dataset.user_row[self.validation_rows]).value)
+        return found
+
+    def _save(self) -> None:
+        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"best/{k}": v for k, v in self.best_weights.items()}
+        tensors |= {f"optimizer/{k}": v for k, v in self.optimizer.tensors().items()}
+        tensors["rng/cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng/cuda"] = torch.cuda.get_rng_state(self.device)
+        state = asdict(self.state) | {"dataset": self.dataset.fingerprint}
+        checkpoint.save(self.folder / "checkpoint", tensors, state)
+
+    def _load(self) -> None:
+        found = checkpoint.load(self.folder / "checkpoint")
+        if found is None:
+            return
+        state = dict(found.state)
+        if (fingerprint := state.pop("dataset")) != self.dataset.fingerprint:
+            raise ConfigError(f"run folder '{self.folder}': its checkpoint was trained on other data "
+                              f"(fingerprint {fingerprint}, now {self.dataset.fingerprint}); start again without --resume")  # fmt: skip
+        try:
+            self.model.load_state_dict(found.part("model"))
+        except RuntimeError as error:
+            raise ConfigError(f"run folder '{self.folder}': its checkpoint is of another model: {str(error).splitlines()[1].strip()}") from None
+        self.best_weights = {k: v.to(self.device) for k, v in found.part("best").items()}
+        self.optimizer.load_tensors(found.part("optimizer"))
+        torch.set_rng_state(found.tensors["rng/cpu"])
+        if "rng/cuda" in found.tensors and self.device.type == "cuda":
+            torch.cuda.set_rng_state(found.tensors["rng/cuda"], self.device)
+        self.state = State(**state)
+        self.progress.say(f"resumed after epoch {self.state.epoch}, step {self.state.step}")
+
+
+@contextlib.contextmanager
+def _stop_asked() -> Iterator[list[int]]:
+    """A list that fills when SIGINT or SIGTERM comes: the run stops between two steps, not inside one.
+
+    A second signal takes its usual way. Outside the main thread signals cannot be caught, and the list stays empty.
+    """
+    asked: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    except ValueError:  # not in the main thread
+        pass
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,143 @@
+"""One optimiser for a model whose parts want different rates, decays and update rules.
+
+Dense parameters go to fused Adam, AdamW or Adagrad, in groups by name. Embedding tables from
+`sparse_from` rows on go to row-wise Adagrad, which touches only the rows of the batch: a dense Adam
+step on 1M x 32 costs 125 ms, a row-wise one 2 (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from prerank.config import Optimizer as Settings
+from prerank.config import ParameterGroup
+
+
+class RowwiseAdagrad:
+    """Adagrad with one accumulator a row, for sparse gradients:  a_r += mean(g_r^2);  w_r -= lr g_r / (sqrt(a_r) + eps)."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], lr: float, eps: float = 1e-8) -> None:
+        self.parameters = dict(parameters)
+        self.lr = lr
+        self.eps = eps
+        self.sums = {name: torch.zeros(p.shape[0], device=p.device) for name, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update the rows that have a gradient."""
+        for name, p in self.parameters.items():
+            if p.grad is None:
+                continue
+            gradient = p.grad.coalesce()
+            rows, values = gradient.indices()[0], gradient.values()
+            total = self.sums[name]
+            total.index_add_(0, rows, values.square().mean(dim=1))
+            scale = self.lr / (total.index_select(0, rows).sqrt() + self.eps)
+            p.index_add_(0, rows, values * scale.unsqueeze(1), alpha=-1.0)
+
+
+class Optimizer:
+    """Adam (or AdamW, Adagrad) over dense parameters and row-wise Adagrad over big tables.
+
+    counts   {vocabulary: train counts}; needed for groups with `count_power`
+    """
+
+    def __init__(self, model: nn.Module, settings: Settings, counts: Mapping[str, Tensor] | None = None) -> None:
+        tables = _row_counts(model, counts or {})
+        big = {n for n in tables if dict(model.named_parameters())[n].shape[0] >= settings.sparse_from}
+        for module in model.modules():
+            if hasattr(module, "sparse") and any(p.shape[0] >= settings.sparse_from for p in module.parameters(recurse=True)):
+                module.sparse = True
+        self.names = {id(p): n for n, p in model.named_parameters()}
+        self.row_decay: list[tuple[nn.Parameter, Tensor]] = []
+        groups, sparse = [], {}
+        for name, p in model.named_parameters():
+            if name in big:
+                sparse[name] = p
+                continue
+            group = _group_of(name, settings.groups)
+            l2 = settings.l2 if group is None or group.l2 is None else group.l2
+            if group is not None and group.count_power is not None and name in tables:
+                self.row_decay.append((p, _row_factors(tables[name], group.count_power).to(p.device) * l2))
+                l2 = 0.0
+            groups.append({"params": [p], "lr": settings.lr if group is None or group.lr is None else group.lr, "weight_decay": l2})
+        self.dense = _dense(_merged(groups), settings)
+        self.rowwise = RowwiseAdagrad(sparse, settings.sparse_lr) if sparse else None
+
+    def zero_grad(self) -> None:
+        self.dense.zero_grad(set_to_none=True)
+        if self.rowwise:
+            for p in self.rowwise.parameters.values():
+                p.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Add the count-weighted decays to the gradients, then update everything."""
+        for p, factor in self.row_decay:
+            if p.grad is not None:
+                p.grad.addcmul_(p, factor)
+        self.dense.step()
+        if self.rowwise:
+            self.rowwise.step()
+
+    def gradients(self) -> Iterator[Tensor]:
+        """Dense parameters that have a gradient, for clipping."""
+        return (p for g in self.dense.param_groups for p in g["params"] if p.grad is not None)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The optimiser's whole state as named tensors, for a checkpoint."""
+        state = {f"{self.names[id(p)]}/{key}": torch.as_tensor(v) for p, s in self.dense.state.items() for key, v in s.items()}
+        if self.rowwise:
+            state |= {f"{name}/rowwise": total for name, total in self.rowwise.sums.items()}
+        return state
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `tensors`, into an optimiser over the same model."""
+        for group in self.dense.param_groups:
+            for p in group["params"]:
+                prefix = f"{self.names[id(p)]}/"
+                found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+                if found:
+                    self.dense.state[p] = {k: v.clone() if v.dim() == 0 else v.clone().to(p.device) for k, v in found.items()}
+        if self.rowwise:
+            for name in self.rowwise.sums:
+                self.rowwise.sums[name].copy_(tensors[f"{name}/rowwise"])
+
+
+def _dense(groups: list[dict[str, object]], settings: Settings) -> torch.optim.Optimizer:
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
+    options: dict[str, object] = {} if settings.name == "adagrad" else {"betas": settings.betas}
+    return kinds[settings.name](groups, lr=settings.lr, fused=True, **options)
+
+
+def _merged(groups: Iterable[dict[str, object]]) -> list[dict[str, object]]:
+    """Groups of equal rate and decay become one: fused kernels like few, long lists."""
+    merged: dict[tuple[object, object], dict[str, object]] = {}
+    for g in groups:
+        into = merged.setdefault((g["lr"], g["weight_decay"]), {**g, "params": []})
+        into["params"].extend(g["params"])  # type: ignore[attr-defined]
+    return list(merged.values())
+
+
+def _group_of(name: str, groups: Iterable[ParameterGroup]) -> ParameterGroup | None:
+    return next((g for g in groups if fnmatchcase(name, g.match)), None)
+
+
+def _row_counts(model: nn.Module, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """{parameter name: train count of each row} for every embedding table of the model."""
+    found: dict[str, Tensor] = {}
+    for prefix, module in model.named_modules():
+        if hasattr(module, "row_counts"):
+            found |= {f"{prefix}.{name}" if prefix else name: rows for name, rows in module.row_counts(counts).items()}
+    return found
+
+
+def _row_factors(counts: Tensor, power: float) -> Tensor:
+    """(count / mean count of the rows that occur) ** power  # [rows, 1]; rows that never occur get 0."""
+    seen = counts > 0
+    mean = counts[seen].mean() if seen.any() else counts.new_ones(())
+    return torch.where(seen, (counts / mean) ** power, counts.new_zeros(())).unsqueeze(1)
