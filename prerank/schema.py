@@ -34,6 +34,7 @@ class Feature(BaseModel):
     share: str | None = Field(None, description="another feature whose vocabulary and table this one uses")
     min_count: int = Field(1, ge=1, description="values seen fewer times in train become 'unknown'")
     bins: int | None = Field(None, ge=2, description="numeric: equal-frequency bins; none: standardised")
+    encoding: Literal["learned", "raw"] = Field("learned", description="numeric without bins: x w + b, or x itself and zeros")
     separator: str = Field("|", min_length=1, description="multi, sequence: splits a string column")
     max_length: int = Field(32, ge=1, description="multi: first n values kept; sequence: last n kept")
     pooling: Literal["mean", "attention"] = Field("mean", description="multi, sequence: how values become one field")

@@ -58,7 +58,7 @@ class Embeddings(nn.Module):
              for f in fields if f.embedded and int(self.table_of[f.name]) != self.width}
         )
         self.dense = nn.ModuleDict(
-            {f.name: nn.Linear(f.dim or 1, self.width) for f in fields if not f.embedded}
+            {f.name: nn.Linear(f.dim or 1, self.width) for f in fields if not f.embedded and f.encoding == "learned"}
         )
         self.attention = nn.ModuleDict(
             {f.name: AttentionPooling(int(self.table_of[f.name])) for f in fields if f.many and f.pooling == "attention"}
@@ -84,7 +84,7 @@ class Embeddings(nn.Module):
         """One feature's column -> its field [rows, D]."""
         if not f.embedded:
             value = column.unsqueeze(1) if column.dim() == 1 else column
-            return self.dense[f.name](value)
+            return F.pad(value, (0, self.width - 1)) if f.encoding == "raw" else self.dense[f.name](value)
         vectors = F.embedding(column.long() + self.offset[f.name], self.tables[self.table_of[f.name]], sparse=self.sparse)
         if f.many:
             mask = column != PADDING  # [rows, max_length]

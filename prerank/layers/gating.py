@@ -33,13 +33,15 @@ class LightSE(nn.Module):
 class SENet(nn.Module):
     """FiBiNET's SENet gate (RecSys 2019, eq. 4-6): squeeze, two layers with reduction 3, re-weight.
 
-    It is the ablation of Light-SE in IntTower's figure 6: more parameters and a second layer.
+    It is the ablation of Light-SE in IntTower's figure 6: more parameters and a second layer. The activations are
+    our choice (the paper names none): leaky, because with few fields the middle is one unit wide and a ReLU can die
+    for good, and a sigmoid at the end, because a gate should not.
     """
 
     def __init__(self, fields: int, reduction: int = 3, residual: bool = False) -> None:
         super().__init__()
         middle = max(1, fields // reduction)
-        self.excite = nn.Sequential(nn.Linear(fields, middle), nn.ReLU(), nn.Linear(middle, fields), nn.Sigmoid())
+        self.excite = nn.Sequential(nn.Linear(fields, middle), nn.LeakyReLU(), nn.Linear(middle, fields), nn.Sigmoid())
         self.residual = residual
 
     def forward(self, fields: Tensor) -> Tensor:

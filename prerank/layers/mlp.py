@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "tanh": nn.Tanh, "leaky_relu": nn.LeakyReLU}
@@ -52,6 +53,13 @@ class MLP(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x
+
+    @torch.no_grad()
+    def initialise(self, std: float | None) -> None:
+        """Draw the linear layers' weights from N(0, std^2); None keeps torch's own initialisation."""
+        for layer in self.modules():
+            if std is not None and isinstance(layer, nn.Linear):
+                layer.weight.normal_(0.0, std)
 
     def outputs(self, x: Tensor) -> list[Tensor]:
         """[rows, inputs] -> the output of every layer, first to last."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -20,6 +21,9 @@ from prerank.schema import Schema
 from prerank.towers.heads import MaxSim
 from prerank.towers.mf import id_groups, with_id_head
 from prerank.towers.two_tower import TwoTower
+
+
+SIDES: tuple[Literal["user", "item"], ...] = ("user", "item")
 
 
 class MLPTower(nn.Module):
@@ -66,6 +70,7 @@ def dssm(
     gate: str | None = None,
     id_head: int | None = None,
     embedding_std: float = 0.05,
+    linear_std: float | None = None,
 ) -> TwoTower:
     """DSSM; see the module's first lines.
 
@@ -75,15 +80,18 @@ def dssm(
     temperature   'learnable' scales the similarity; 'none' is the bare cosine of IntTower's baseline
     bias          one learned bias an objective
     id_head       width of an id head beside the MLP (REFERENCE 8); None: no id head
+    linear_std    normal initialisation of the MLPs' weights (released IntTower code: 1e-4); None: torch's
     """
     if similarity not in ("cosine", "dot"):
         raise ValueError(f"similarity: must be cosine or dot; got '{similarity}'")
     objectives = len(schema.objectives)
     block = partial(FullyConnected, norm=norm, dropout=dropout, activation=activation)
     embeddings = Embeddings(schema, sizes, embedding_std)
-    user: Tower
-    item: Tower
-    user, item = (MLPTower(len(schema.fields(side)), schema.width, hidden, width, objectives, gate, block) for side in ("user", "item"))
+    towers = [MLPTower(len(schema.fields(side)), schema.width, hidden, width, objectives, gate, block) for side in SIDES]
+    for tower in towers:
+        tower.mlp.initialise(linear_std)
+    user: Tower = towers[0]
+    item: Tower = towers[1]
     groups = [Group(1, 1, width or hidden[-1], objective=t) for t in range(objectives)]
     if id_head is not None:
         user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std)

@@ -2,7 +2,7 @@
 
 Li et al., "IntTower: the Next Generation of Two-Tower Model for Pre-Ranking System", CIKM 2022:
 
-    Light-SE   e~_i = k_i e_i,  k = softmax(W z + b)                    (3-5)  layers/gating.py
+    Light-SE   e~_i = k_i e_i,  k = softmax(W z + b)                    (eq. 3-5)  layers/gating.py
     FE-Block   M_u^l = Linear_l(h_u^l) -> [H, K] for every user layer;  M_v = Linear(h_v^L) -> [H, K]  (6-7)
     Score      sum over layers, user heads of max over item heads of <m_u, m_v>                        (8-9)
     CIR        losses/contrastive.py                                                                  (10)
@@ -125,9 +125,8 @@ def inttower(
     embeddings = Embeddings(schema, sizes, embedding_std)
     inner_user = IntTowerUser(len(schema.fields("user")), schema.width, hidden, heads, head_width, objectives, gate, gate_residual, placement, block)
     inner_item = IntTowerItem(len(schema.fields("item")), schema.width, hidden, item_heads, head_width, objectives, gate, gate_residual, block)
-    if linear_std is not None:
-        _initialise(inner_user.mlp, linear_std)
-        _initialise(inner_item.mlp, linear_std)
+    inner_user.mlp.initialise(linear_std)
+    inner_item.mlp.initialise(linear_std)
     user: Tower = inner_user
     item: Tower = inner_item
     groups = [Group(len(hidden) * heads, item_heads, head_width, objective=t, levels=len(hidden)) for t in range(objectives)]
@@ -136,10 +135,3 @@ def inttower(
         groups += id_groups(id_head, objectives)
     head = MaxSim(groups, objectives, cosine=similarity == "cosine", temperature=temperature, bias=bias)
     return TwoTower(schema, embeddings, user, item, head)
-
-
-@torch.no_grad()
-def _initialise(mlp: MLP, std: float) -> None:
-    for layer in mlp.modules():
-        if isinstance(layer, nn.Linear):
-            layer.weight.normal_(0.0, std)

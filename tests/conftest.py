@@ -1,0 +1,86 @@
+"""A small schema, batches of it, and the models that every contract check runs over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from prerank import build
+from prerank.batch import Batch
+from prerank.config import Model
+from prerank.schema import Feature, Schema
+from prerank.towers import TwoTower
+
+# Every tower in the forms that differ in what is stored or how it is compared.
+MODELS: dict[str, dict[str, Any]] = {
+    "mf": {"name": "mf", "width": 8},
+    "dssm": {"name": "dssm", "hidden": [16, 12], "width": 8},
+    "dssm-bare-cosine": {"name": "dssm", "hidden": [16, 12], "width": None, "temperature": "none", "bias": False, "activation": "tanh"},
+    "dssm-dot-id-head": {"name": "dssm", "hidden": [16, 12], "width": 8, "similarity": "dot", "temperature": "none", "id_head": 6, "gate": "senet"},
+    "inttower": {"name": "inttower", "hidden": [16, 12, 8], "heads": 2, "head_width": 6},
+    "inttower-code": {"name": "inttower", "hidden": [16, 12, 8], "heads": 2, "head_width": 6, "placement": "inputs"},
+    "inttower-uneven-cosine": {"name": "inttower", "hidden": [16, 12], "heads": 3, "item_heads": 2, "head_width": 6, "similarity": "cosine",
+                               "temperature": "learnable", "gate": "senet", "gate_residual": False},
+    "inttower-id-head": {"name": "inttower", "hidden": [16, 12], "heads": 2, "head_width": 6, "id_head": 5, "gate": None},
+}  # fmt: skip
+
+SIZES = {"user_id": 30, "age": 9, "history": 40, "item_id": 40, "genres": 12, "price": 8}
+
+
+def small_schema(objectives: tuple[str, ...] = ("like",)) -> Schema:
+    """Every kind of feature once, on both sides."""
+    return Schema(
+        features=(
+            Feature(name="user_id", side="user"),
+            Feature(name="age", side="user", width=4),
+            Feature(name="history", side="user", kind="sequence", share="item_id", max_length=5, pooling="attention"),
+            Feature(name="hour", side="context", kind="numeric"),
+            Feature(name="item_id", side="item"),
+            Feature(name="genres", side="item", kind="multi", max_length=3),
+            Feature(name="price", side="item", kind="numeric", bins=5),
+            Feature(name="picture", side="item", kind="vector", dim=7),
+        ),
+        user_id="user_id",
+        item_id="item_id",
+        objectives=objectives,
+        width=6,
+    )
+
+
+def small_batch(seed: int = 0, lists: int = 24, candidates: int = 1, users: int = 10, items: int = 15, objectives: int = 1) -> Batch:
+    """Random distinct rows and random pairs of them; with several candidates some are padding."""
+    g = torch.Generator().manual_seed(seed)
+
+    def ids(n: int, high: int, *shape: int, low: int = 3) -> torch.Tensor:
+        return torch.randint(low, high, (n, *shape), generator=g, dtype=torch.int32)
+
+    where = torch.rand(lists, candidates, generator=g) < 0.8
+    where[:, 0] = True
+    return Batch(
+        user={"user_id": torch.randperm(27, generator=g)[:users].int() + 3, "age": ids(users, 9), "history": ids(users, 40, 5, low=0),
+              "hour": torch.randn(users, generator=g)},
+        item={"item_id": torch.randperm(37, generator=g)[:items].int() + 3, "genres": ids(items, 12, 3, low=0), "price": ids(items, 8),
+              "picture": torch.randn(items, 7, generator=g)},
+        user_index=torch.randint(0, users, (lists,), generator=g),
+        item_index=torch.randint(0, items, (lists, candidates), generator=g) * where,
+        labels=(torch.rand(lists, candidates, objectives, generator=g) < 0.5).float(),
+        where=where,
+    )  # fmt: skip
+
+
+def small_model(name: str, objectives: tuple[str, ...] = ("like",), seed: int = 0) -> TwoTower:
+    torch.manual_seed(seed)
+    return build.model(Model.model_validate(MODELS[name]), small_schema(objectives), SIZES)
+
+
+@pytest.fixture(params=list(MODELS))
+def model(request: pytest.FixtureRequest) -> TwoTower:
+    """Every model in turn, fresh."""
+    return small_model(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
