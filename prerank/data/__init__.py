@@ -1,0 +1,15 @@
+"""The user's files to encoded, memory-mapped columns, and columns to batches.
+
+    dataset = prepare(config.data)
+    loader = Loader(dataset, dataset.rows("train"), batch_size=8192)
+"""
+
+from prerank.data.dataset import Dataset
+from prerank.data.encoder import ENCODERS, Encoder
+from prerank.data.errors import DataError
+from prerank.data.loader import Loader
+from prerank.data.lookup import Lookup
+from prerank.data.prepare import prepare
+from prerank.data.table import Table
+
+__all__ = ["ENCODERS", "DataError", "Dataset", "Encoder", "Loader", "Lookup", "Table", "prepare"]

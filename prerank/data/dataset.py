@@ -1,0 +1,105 @@
+"""A prepared data set: memory-mapped columns in a folder, and the encoders that made them.
+
+    dataset = Dataset(folder)          # what `prepare` returns
+    <Dataset 739012 rows (591209 train, 73902 validation, 73901 test), 6040 users, 3883 items, 7 features, labels: positive>
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from prerank.batch import Columns
+from prerank.data import encoder
+from prerank.data.columns import open_column
+from prerank.data.errors import DataError
+from prerank.data.split import NAMES
+from prerank.data.write import file_of
+from prerank.schema import Schema
+
+Side = Literal["user", "item"]
+
+
+class Dataset:
+    """Opened from a folder; nothing is read until it is used.
+
+    path, fingerprint, schema
+    sizes                 {vocabulary: rows of its table}
+    counts                {vocabulary: int64 [rows]} occurrences in train rows of the log
+    encoders              {feature: Encoder}
+    log, users, items     {feature: column}: by log row; by user; by item
+    user_ids, item_ids    raw ids of the rows of users and items
+    user_row, item_row    int32 [R] log row -> row of users, items
+    user_key, item_key    int64 [R] equal for log rows with equal columns of the side; None when the entity decides them all
+    labels float32 [R, T];  split uint8 [R];  ts int64 [R] ms or None;  request int64 [R] or None
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises DataError when the folder is missing or not whole."""
+        self.path = Path(path)
+        try:
+            described = json.loads((self.path / "dataset.json").read_text())
+            self.schema = Schema.model_validate(described["schema"])
+            self.fingerprint: str = described["fingerprint"]
+            self.user_ids = pl.read_parquet(self.path / "user_ids.parquet")["id"]
+            self.item_ids = pl.read_parquet(self.path / "item_ids.parquet")["id"]
+        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"prepared data '{path}': not a whole folder: {str(error).splitlines()[0]}") from None
+        features = self.schema.features
+        self.encoders = encoder.load(self.path / "encoders")
+        self.log = {name: self._open(f"log/{file_of(name)}") for name in described["log"]}
+        self.users = {f.name: self._open(f"users/{file_of(f.name)}") for f in features if f.side == "user"}
+        self.items = {f.name: self._open(f"items/{file_of(f.name)}") for f in features if f.side == "item"}
+        owners = [f.name for f in features if f.embedded and f.share is None]
+        self.counts = {name: self._open(f"counts/{file_of(name)}") for name in owners}
+        self.sizes = {name: len(counts) for name, counts in self.counts.items()}
+        self.user_row, self.item_row = self._open("user_row.npy"), self._open("item_row.npy")
+        self.labels, self.split = self._open("labels.npy"), self._open("split.npy")
+        self.ts, self.request = self._optional("ts.npy"), self._optional("request.npy")
+        self.user_key, self.item_key = self._optional("user_key.npy"), self._optional("item_key.npy")
+        self._rows = {name: self._open(f"rows/{name}.npy") for name in NAMES}
+
+    def rows(self, split: Literal["train", "validation", "test"]) -> NDArray[np.int64]:
+        """Log rows of a split, ascending.  # [n]"""
+        if split not in self._rows:
+            raise DataError(f"split must be one of {', '.join(self._rows)}; got '{split}'")
+        return self._rows[split]
+
+    def entity(self, side: Side) -> dict[str, NDArray[Any]]:
+        """The table of one side."""
+        return self.users if side == "user" else self.items
+
+    def columns(self, side: Side, log_rows: NDArray[np.int64]) -> Columns:
+        """Columns of the side's features for log rows [n]: the log's where there are any, else the entity's."""
+        entity = (self.user_row if side == "user" else self.item_row)[log_rows]
+        return {name: torch.from_numpy(column[at]) for name, column, at in self._readers(side, log_rows, entity)}
+
+    def _readers(
+        self, side: Side, log_rows: NDArray[np.int64], entity: NDArray[np.int32]
+    ) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
+        for f in self.schema.on(side):
+            by_row = f.name in self.log
+            yield f.name, self.log[f.name] if by_row else self.entity(side)[f.name], log_rows if by_row else entity
+
+    def _open(self, name: str) -> NDArray[Any]:
+        return open_column(self.path / name)
+
+    def _optional(self, name: str) -> NDArray[Any] | None:
+        return self._open(name) if (self.path / name).exists() else None
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{len(rows)} {name}" for name, rows in self._rows.items())
+        return (
+            f"<Dataset {len(self)} rows ({parts}), {len(self.user_ids)} users, {len(self.item_ids)} items, "
+            f"{len(self.schema.features)} features, labels: {', '.join(self.schema.objectives)}>"
+        )

@@ -1,0 +1,254 @@
+"""Raw values of a feature to the column that towers read: the same code for the log, the entity tables and a request.
+
+    feature           encoder       column
+    categorical       Categorical   int32 [n]               rows of a vocabulary
+    multi, sequence   Many          int32 [n, max_length]   rows of a vocabulary, padded with 0 at the end
+    numeric, bins     Bins          int32 [n]               1 missing, then the bins
+    numeric           Standardise   float32 [n]             missing = 0.0, the mean
+    vector            Vector        float32 [n, dim]        missing = zeros
+
+`encode` never raises on unknown values; values of a wrong type raise DataError. `save` and `load`
+write them without pickle: vocabularies as Parquet, the rest as one JSON file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+from urllib.parse import quote
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from prerank.data.errors import DataError
+from prerank.data.values import Place, as_type, row, series
+from prerank.data.vocabulary import Vocabulary
+from prerank.schema import FIRST, MISSING
+
+Column = NDArray[np.int32] | NDArray[np.float32]
+Values = pl.Series | list[Any]
+
+
+class Encoder(Protocol):
+    """size: rows of the embedding table, None for float columns."""
+
+    kind: ClassVar[str]
+    name: str
+
+    @property
+    def size(self) -> int | None: ...
+
+    def encode(self, values: Values, place: Place = row) -> Column: ...
+
+    def missing(self) -> Column: ...
+
+
+class Categorical:
+    """One value a row -> its row of the vocabulary."""
+
+    kind: ClassVar[str] = "categorical"
+
+    def __init__(self, name: str, vocabulary: Vocabulary) -> None:
+        self.name, self.vocabulary = name, vocabulary
+
+    @property
+    def size(self) -> int:
+        return self.vocabulary.size
+
+    def encode(self, values: Values, place: Place = row) -> Column:
+        """[n] -> int32 [n]"""
+        what = f"feature '{self.name}'"
+        return self.vocabulary.rows(series(values, what), what, place)
+
+    def missing(self) -> Column:
+        return np.array([MISSING], np.int32)
+
+
+class Many:
+    """A list a row (or text split by the separator) -> padded rows of the vocabulary; an empty list is a missing one.
+
+    keep   which values of a longer list stay: first (multi) or last (sequence: the most recent)
+    """
+
+    kind: ClassVar[str] = "many"
+
+    def __init__(self, name: str, vocabulary: Vocabulary, max_length: int, keep: Literal["first", "last"], separator: str = "|") -> None:
+        self.name, self.vocabulary = name, vocabulary
+        self.max_length, self.keep, self.separator = max_length, keep, separator
+
+    @property
+    def size(self) -> int:
+        return self.vocabulary.size
+
+    def lists(self, values: Values) -> pl.Series:
+        """Lists of at most `max_length` values without missing ones; never null.  # [n]"""
+        return as_lists(values, self.name, self.separator, self.max_length, self.keep)
+
+    def encode(self, values: Values, place: Place = row) -> Column:
+        """[n] -> int32 [n, max_length]"""
+        lists = self.lists(values)
+        lengths = lists.list.len().to_numpy().astype(np.int64)
+        out = np.zeros((len(lists), self.max_length), np.int32)
+        inner = lists.filter(lists.list.len() > 0).list.explode()
+        rows = np.repeat(np.arange(len(lists)), lengths)
+        at = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        out[rows, at] = self.vocabulary.rows(inner, f"feature '{self.name}'", lambda i: place(int(rows[i])))
+        out[lengths == 0, 0] = MISSING
+        return out
+
+    def missing(self) -> Column:
+        out = np.zeros((1, self.max_length), np.int32)
+        out[0, 0] = MISSING
+        return out
+
+
+class Bins:
+    """Numbers -> equal-frequency bins; bin b holds edges[b-1] <= x < edges[b]. Missing, NaN and infinite: row 1."""
+
+    kind: ClassVar[str] = "bins"
+
+    def __init__(self, name: str, edges: NDArray[np.float64]) -> None:
+        self.name, self.edges = name, edges
+
+    @property
+    def size(self) -> int:
+        return FIRST + len(self.edges) + 1
+
+    def encode(self, values: Values, place: Place = row) -> Column:
+        """[n] -> int32 [n]"""
+        x = numbers(values, self.name, place)
+        bins = (np.searchsorted(self.edges, x, side="right") + FIRST).astype(np.int32)
+        bins[~np.isfinite(x)] = MISSING
+        return bins
+
+    def missing(self) -> Column:
+        return np.array([MISSING], np.int32)
+
+
+class Standardise:
+    """Numbers -> (x - mean) / deviation. Missing, NaN and infinite: 0.0, the mean."""
+
+    kind: ClassVar[str] = "standardise"
+
+    def __init__(self, name: str, mean: float, deviation: float) -> None:
+        self.name, self.mean, self.deviation = name, mean, deviation
+
+    @property
+    def size(self) -> None:
+        return None
+
+    def encode(self, values: Values, place: Place = row) -> Column:
+        """[n] -> float32 [n]"""
+        x = numbers(values, self.name, place)
+        x[~np.isfinite(x)] = self.mean
+        return ((x - self.mean) / self.deviation).astype(np.float32)
+
+    def missing(self) -> Column:
+        return np.zeros(1, np.float32)
+
+
+class Vector:
+    """Lists of `dim` numbers (or text split by the separator), as they are; missing: zeros."""
+
+    kind: ClassVar[str] = "vector"
+
+    def __init__(self, name: str, dim: int, separator: str = "|") -> None:
+        self.name, self.dim, self.separator = name, dim, separator
+
+    @property
+    def size(self) -> None:
+        return None
+
+    def encode(self, values: Values, place: Place = row) -> Column:
+        """[n] -> float32 [n, dim]. Raises DataError when a vector has another length."""
+        what = f"feature '{self.name}'"
+        lists = _split(series(values, what), self.separator, what)
+        lengths = lists.list.len().fill_null(self.dim).to_numpy()
+        wrong = np.flatnonzero(lengths != self.dim)
+        if len(wrong):
+            raise DataError(f"{what}: a vector must have {self.dim} numbers, {place(int(wrong[0]))} has {lengths[wrong[0]]}")
+        out = np.zeros((len(lists), self.dim), np.float32)
+        known = lists.is_not_null().to_numpy()
+        rows = np.flatnonzero(known)
+        inner = lists.drop_nulls().list.explode() if len(rows) else pl.Series([], dtype=pl.Float64)
+        flat = as_type(inner, pl.Float64(), what, lambda i: place(int(rows[i // self.dim])))
+        out[known] = np.nan_to_num(flat.fill_null(0.0).to_numpy().astype(np.float32), posinf=0.0, neginf=0.0).reshape(-1, self.dim)
+        return out
+
+    def missing(self) -> Column:
+        return np.zeros((1, self.dim), np.float32)
+
+
+ENCODERS: dict[str, type] = {c.kind: c for c in (Categorical, Many, Bins, Standardise, Vector)}
+
+
+def numbers(values: Values, name: str, place: Place = row) -> NDArray[np.float64]:
+    """Numbers with NaN for missing ones, a fresh array.  # [n]"""
+    what = f"feature '{name}'"
+    return np.array(as_type(series(values, what), pl.Float64(), what, place).fill_null(float("nan")).to_numpy())
+
+
+def as_lists(values: Values, name: str, separator: str, max_length: int, keep: Literal["first", "last"]) -> pl.Series:
+    """Lists of at most `max_length` values without missing ones; never null.  # [n]"""
+    what = f"feature '{name}'"
+    lists = _split(series(values, what), separator, what)
+    lists = lists.list.drop_nulls()
+    if lists.null_count():
+        lists = pl.select(pl.coalesce(lists, pl.lit([], dtype=lists.dtype))).to_series()
+    return lists.list.head(max_length) if keep == "first" else lists.list.tail(max_length)
+
+
+def _split(values: pl.Series, separator: str, what: str) -> pl.Series:
+    """Lists from lists, from text (empty text: an empty list), or from single values (lists of one)."""
+    if values.dtype == pl.Null:
+        return values.cast(pl.List(pl.Int64))
+    if isinstance(values.dtype, pl.Array):
+        return values.arr.to_list()
+    if isinstance(values.dtype, pl.List):
+        return values
+    if values.dtype.is_nested() or values.dtype == pl.Binary:
+        raise DataError(f"{what}: values must be lists, or text split by '{separator}'; got {values.dtype}")
+    if values.dtype in (pl.String, pl.Categorical, pl.Enum):
+        parts = values.cast(pl.String).str.split(separator)
+        return parts.list.eval(pl.element().str.strip_chars().filter(pl.element().str.strip_chars() != ""))
+    return pl.select(pl.when(values.is_not_null()).then(pl.concat_list(values))).to_series()
+
+
+def save(encoders: Mapping[str, Encoder], folder: Path) -> None:
+    """Write encoders.json and one Parquet file a vocabulary (shared ones once) into an existing folder."""
+    described: dict[str, dict[str, Any]] = {}
+    files: dict[int, str] = {}
+    for name, encoder in encoders.items():
+        state: dict[str, Any] = {"kind": encoder.kind}
+        for key, value in vars(encoder).items():
+            if isinstance(value, Vocabulary):
+                if id(value) not in files:
+                    files[id(value)] = f"{quote(name, safe='')}.parquet"
+                    value.save(folder / files[id(value)])
+                state[key] = files[id(value)]
+            else:
+                state[key] = value.tolist() if isinstance(value, np.ndarray) else value
+        described[name] = state
+    (folder / "encoders.json").write_text(json.dumps(described))
+
+
+def load(folder: Path) -> dict[str, Encoder]:
+    """What `save` wrote. Raises DataError when it is not whole."""
+    try:
+        described = json.loads((folder / "encoders.json").read_text())
+        files = {s["vocabulary"] for s in described.values() if "vocabulary" in s}
+        vocabularies = {f: Vocabulary.load(folder / f) for f in sorted(files)}
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"encoders '{folder}': cannot be read: {str(error).splitlines()[0]}") from None
+    encoders = {}
+    for name, state in described.items():
+        kind = state.pop("kind")
+        if "vocabulary" in state:
+            state["vocabulary"] = vocabularies[state["vocabulary"]]
+        if "edges" in state:
+            state["edges"] = np.array(state["edges"], np.float64)
+        encoders[name] = ENCODERS[kind](**state)
+    return encoders

@@ -1,0 +1,128 @@
+"""Where each feature is read from: an entity table when it has the column, else the log, or a derived column.
+
+Also the one place where all columns that the settings name are checked, so that every problem is
+reported at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from prerank.config import Data, Derived, nearest
+from prerank.data import split as splitting
+from prerank.data.errors import DataError
+from prerank.data.labels import Labels
+from prerank.data.table import Table
+from prerank.data.values import value_type
+from prerank.schema import Feature, Schema
+
+Entity = Literal["user", "item"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The tables, and the source of every feature.
+
+    place   {feature: "id", "table" (users or items), "log" or "derived"}
+    """
+
+    data: Data
+    schema: Schema
+    log: Table
+    users: Table | None
+    items: Table | None
+    labels: Labels
+    place: dict[str, str]
+    derived: dict[str, Derived]
+
+    def table(self, side: Entity) -> Table | None:
+        return self.users if side == "user" else self.items
+
+    def features(self, place: str) -> list[Feature]:
+        return [f for f in self.schema.features if self.place[f.name] == place]
+
+    def entity_features(self, side: Entity) -> list[Feature]:
+        """Features of the users (items) table: all of the side that are not context."""
+        return [f for f in self.schema.features if f.side == side]
+
+    def log_columns(self) -> dict[str, pl.DataType | None]:
+        """What a walk over the log reads: {column: type, or None for as stored}."""
+        data = self.data
+        columns: dict[str, pl.DataType | None] = dict.fromkeys([data.user_id, data.item_id, *self.labels.columns])
+        columns |= dict.fromkeys([c for c in (data.time, data.request) if c])
+        columns |= dict.fromkeys(f.source for f in self.features("log"))
+        columns |= dict.fromkeys(d.by for d in self.derived.values())
+        told = set(self.labels.conditions) - {data.user_id, data.item_id}
+        told |= {data.time} if data.time else set()
+        told |= {c for c in columns if self.log.columns[c] == pl.Boolean}
+        return {c: self.log.typed(c) if c in told else dtype for c, dtype in columns.items()}
+
+    def id_type(self, side: Entity) -> pl.DataType:
+        """Ids are integers or text; whole numbers stored as floats are integers."""
+        own = value_type(self.log.columns[self.data.user_id if side == "user" else self.data.item_id])
+        return pl.Int64() if own == pl.Float64 else own
+
+    def by_row(self) -> list[Feature]:
+        """Features with a value for each log row."""
+        return [f for f in self.schema.features if self.place[f.name] in ("log", "derived")]
+
+
+def find(data: Data, schema: Schema) -> Sources:
+    """Open the tables and place every feature. Raises DataError with one line for every problem."""
+    if not data.log:
+        raise DataError("data.log: a log is needed (or data.recipe, a data set the house knows)")
+    log = Table(data.log, "log")
+    users = Table(data.users, "users") if data.users else None
+    items = Table(data.items, "items") if data.items else None
+    problems = [log.problem(data.user_id, "data.user_id"), log.problem(data.item_id, "data.item_id")]
+    problems += [log.problem(c, f"data.{k}") for k, c in (("time", data.time), ("request", data.request)) if c]
+    problems += [t.problem(c, f"data.{n}") for t, c, n in ((users, data.user_id, "user_id"), (items, data.item_id, "item_id")) if t]
+    problems.append(splitting.check(data.split, bool(data.time)))
+    derived = {d.name: d for d in data.derive}
+    for d in data.derive:
+        problems += _derived_problems(d, data, log)
+    place = {}
+    for f in schema.features:
+        place[f.name] = _place(f, data, derived, log, users if f.side == "user" else items if f.side == "item" else None)
+        if not place[f.name]:
+            tables = {"user": [log, users], "item": [log, items], "context": [log]}[f.side]
+            known = {c for t in tables if t for c in t.columns} | set(derived)
+            where = " and ".join(t.role for t in tables if t)
+            problems.append(f"feature '{f.name}': {where} ha{'ve' if ' and ' in where else 's'} no column '{f.source}'{nearest(f.source, known)}")
+    try:
+        labels = Labels(data.labels, log)
+    except DataError as error:
+        problems.append(str(error))
+    found = [p for p in problems if p]
+    if found:
+        raise DataError("\n".join(found))
+    return Sources(data, schema, log, users, items, labels, place, derived)
+
+
+def _place(f: Feature, data: Data, derived: dict[str, Derived], log: Table, table: Table | None) -> str:
+    if f.kind == "categorical" and (f.side, f.source) in (("user", data.user_id), ("item", data.item_id)):
+        return "id"
+    if f.source in derived:
+        return "derived"
+    if table and f.source in table.columns:
+        return "table"
+    return "log" if f.source in log.columns else ""
+
+
+def _derived_problems(d: Derived, data: Data, log: Table) -> list[str | None]:
+    what = f"derived column '{d.name}'"
+    problems = [log.problem(d.by, what)]
+    if d.name in log.columns:
+        problems.append(f"{what}: the log already has a column of this name")
+    if d.label is not None and d.label not in data.labels:
+        problems.append(f"{what}: label must be one of the labels, got '{d.label}'{nearest(d.label, data.labels)}")
+    if d.kind == "target_mean" and d.label is None:
+        problems.append(f"{what}: target_mean needs a label")
+    if d.kind == "history":
+        problems.append(log.problem(d.of, what) if d.of else f"{what}: history needs of, the column that is collected")
+        if not data.time:
+            problems.append(f"{what}: history needs data.time, the column of the event's time")
+    return problems

@@ -1,0 +1,188 @@
+"""The second walk over the log: encoded columns, written batch by batch into a folder."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from prerank.data.columns import Writer
+from prerank.data.encoder import Column
+from prerank.data.fit import Fitted, Tick, Walk
+from prerank.data.hashing import combine, of_values
+from prerank.data.log import Events
+from prerank.data.sources import Entity
+from prerank.data.split import NAMES
+from prerank.data.values import as_type, not_null, value_type
+from prerank.schema import Feature
+
+SIDES: tuple[Entity, Entity] = ("user", "item")
+
+
+def file_of(feature: str) -> str:
+    """A feature's file name, whatever characters its name holds."""
+    return f"{quote(feature, safe='')}.npy"
+
+
+class Latest:
+    """The value of each entity's last log row (by time, else by position), for features that only the log has."""
+
+    def __init__(self, entities: int, missing: dict[str, Column]) -> None:
+        self.columns = {name: np.repeat(value, entities, axis=0) for name, value in missing.items()}
+        self._ts = np.full(entities, np.iinfo(np.int64).min)
+
+    def update(self, rows: NDArray[np.int32], ts: NDArray[np.int64] | None, columns: dict[str, Column]) -> None:
+        """Entity rows [n], times [n], encoded columns [n, ...] of a batch; of equal times the later row counts."""
+        if not self.columns:
+            return
+        order = np.arange(len(rows)) if ts is None else np.argsort(ts, kind="stable")
+        entities, last = np.unique(rows[order][::-1], return_index=True)
+        at = order[len(order) - 1 - last]  # position of each entity's last row
+        if ts is not None:
+            newer = ts[at] >= self._ts[entities]
+            entities, at = entities[newer], at[newer]
+            self._ts[entities] = ts[at]
+        for name, column in self.columns.items():
+            column[entities] = columns[name][at]
+
+
+def write(walk: Walk, fitted: Fitted, folder: Path, tick: Tick) -> dict[str, NDArray[np.int64]]:
+    """Write log/, users/, items/ and the row arrays. Returns the train counts of every vocabulary row: {vocabulary: [rows]}."""
+    for name in ("log", "users", "items", "rows"):
+        (folder / name).mkdir()
+    counts = _empty_counts(walk, fitted)
+    latest = {s: Latest(len(fitted.entities(s)), _missing_of(walk, fitted, s)) for s in SIDES}
+    with ExitStack() as stack:
+        writers = {name: stack.enter_context(w) for name, w in _writers(walk, fitted, folder).items()}
+        first = 0
+        for events in walk.log.walk(walk.sources.log_columns()):
+            columns = _batch(walk, fitted, events, counts, latest)
+            for split, number in NAMES.items():
+                columns[f"rows/{split}"] = np.flatnonzero(columns["split"] == number) + first
+            for name, writer in writers.items():
+                writer.append(columns[name])
+            first += len(events.frame)
+            tick(len(events.frame))
+    for side in SIDES:
+        _write_entities(walk, fitted, side, latest[side].columns, folder, counts)
+    return counts
+
+
+def _writers(walk: Walk, fitted: Fitted, folder: Path) -> dict[str, Writer]:
+    """{column: writer}; the names are the files' own."""
+    data, n = walk.sources.data, fitted.rows
+    kinds: dict[str, tuple[Any, tuple[int, ...]]] = {
+        "user_row": (np.int32, (n,)),
+        "item_row": (np.int32, (n,)),
+        "labels": (np.float32, (n, len(data.labels))),
+        "split": (np.uint8, (n,)),
+    }
+    kinds |= {name: (np.int64, (n,)) for name, given in (("ts", data.time), ("request", data.request)) if given}
+    kinds |= {f"rows/{split}": (np.int64, (rows,)) for split, rows in zip(NAMES, fitted.splits, strict=True)}
+    for f in walk.sources.by_row():
+        like = fitted.encoders[f.name].missing()
+        kinds[f"log/{f.name}"] = (like.dtype, (n, *like.shape[1:]))
+        kinds["item_key" if f.side == "item" else "user_key"] = (np.int64, (n,))
+    return {
+        name: Writer(folder / ("log/" + file_of(name[4:]) if name.startswith("log/") else f"{name}.npy"), dtype, shape)
+        for name, (dtype, shape) in kinds.items()
+    }
+
+
+def _batch(walk: Walk, fitted: Fitted, events: Events, counts: dict[str, NDArray[np.int64]], latest: dict[Entity, Latest]) -> dict[str, Any]:
+    """All columns of one batch by the names of their writers; counts and latest values are brought up to date."""
+    sources, data = walk.sources, walk.sources.data
+    ids = {s: walk.ids(events, s) for s in SIDES}
+    ts = walk.log.times(events)
+    out: dict[str, Any] = {f"{s}_row": fitted.entities(s).lookup.find(ids[s]).astype(np.int32) for s in SIDES}
+    out["labels"] = sources.labels.compute(events.frame, events.place)
+    out["split"] = walk.split(events, ids["user"])
+    train = out["split"] == NAMES["train"]
+    if ts is not None:
+        out["ts"] = ts
+    if data.request:
+        out["request"] = _requests(events, data.request)
+    encoded = {f.name: fitted.encoders[f.name].encode(walk.values(events, f), events.place) for f in sources.by_row()}
+    out |= {f"log/{name}": column for name, column in encoded.items()}
+    for f in sources.by_row():
+        if f.name in counts:
+            counts[f.name] += _bincount(encoded[f.name][train], len(counts[f.name]))
+    for side in SIDES:
+        varying = [encoded[f.name] for f in sources.by_row() if (f.side == "item") == (side == "item")]
+        if varying:
+            out[f"{side}_key"] = combine([out[f"{side}_row"], *varying])
+        last = {n: encoded[n] for n in latest[side].columns if sources.place[n] == "log"}
+        last |= {f.name: _serving(walk, fitted, f, events) for f in sources.features("derived") if f.name in latest[side].columns}
+        latest[side].update(out[f"{side}_row"], ts, last)
+    return out
+
+
+def _serving(walk: Walk, fitted: Fitted, feature: Feature, events: Events) -> Column:
+    """A derived feature by a column other than the entity's id: the value after all of train of each row's key."""
+    by = walk.sources.derived[feature.source].by
+    keys = as_type(events.frame[by], value_type(walk.sources.log.columns[by]), f"derived column '{feature.source}'", events.place)
+    return fitted.encoders[feature.name].encode(walk.derived[feature.source].serving(keys))
+
+
+def _missing_of(walk: Walk, fitted: Fitted, side: Entity) -> dict[str, Column]:
+    """Features of the side that take the value of the entity's last row, with what an entity without rows gets."""
+    found = {}
+    for f in walk.sources.entity_features(side):
+        if walk.sources.place[f.name] == "log":
+            found[f.name] = fitted.encoders[f.name].missing()
+        elif walk.sources.place[f.name] == "derived" and not _by_id(walk, f):
+            derived = walk.derived[f.source]
+            found[f.name] = fitted.encoders[f.name].encode(derived.serving(pl.Series([None], dtype=derived.keys.values.dtype)))
+    return found
+
+
+def _by_id(walk: Walk, feature: Feature) -> bool:
+    return walk.sources.derived[feature.source].by == (walk.sources.data.user_id if feature.side == "user" else walk.sources.data.item_id)
+
+
+def _write_entities(
+    walk: Walk, fitted: Fitted, side: Entity, latest: dict[str, Column], folder: Path, counts: dict[str, NDArray[np.int64]]
+) -> None:
+    """users/ or items/: one column a feature, and the raw ids."""
+    known = fitted.entities(side)
+    for f in walk.sources.entity_features(side):
+        encoder = fitted.encoders[f.name]
+        if f.name in latest:
+            column = latest[f.name]
+        elif walk.sources.place[f.name] == "id":
+            column = encoder.encode(known.ids)
+        elif walk.sources.place[f.name] == "derived":
+            column = encoder.encode(walk.derived[f.source].serving(known.ids))
+        else:
+            column = known.encoded(f.source, encoder)
+        if f.name in counts and walk.sources.place[f.name] in ("id", "table"):
+            weights = known.train if column.ndim == 1 else np.repeat(known.train, column.shape[1])
+            counts[f.name] += _bincount(column, len(counts[f.name]), weights)
+        np.save(folder / f"{side}s" / file_of(f.name), column)
+    pl.DataFrame({"id": known.ids}).write_parquet(folder / f"{side}_ids.parquet")
+
+
+def _empty_counts(walk: Walk, fitted: Fitted) -> dict[str, NDArray[np.int64]]:
+    owners = [f.name for f in walk.sources.schema.features if f.embedded and f.share is None]
+    return {name: np.zeros(fitted.encoders[name].size or 0, np.int64) for name in owners}
+
+
+def _bincount(column: Column, size: int, weights: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Occurrences of each row but padding, which no one trains."""
+    found = np.bincount(column.reshape(-1), weights, minlength=size).astype(np.int64)
+    found[0] = 0
+    return found
+
+
+def _requests(events: Events, column: str) -> NDArray[np.int64]:
+    """Integers as they are; text by a 64-bit hash."""
+    values, what = events.frame[column], f"request '{column}'"
+    not_null(values, what, events.place)
+    if values.dtype.is_integer():
+        return as_type(values, pl.Int64(), what, events.place).to_numpy()
+    return of_values(as_type(values, pl.String(), what, events.place)).view(np.int64)
