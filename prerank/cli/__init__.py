@@ -1,0 +1,61 @@
+"""The command line: `prerank VERB ...`, one file a verb.
+
+    data  init  validate  train  eval  export  predict  serve  score  demo
+
+Exit status: 0 done, 1 a bug of ours, 2 something to mend in what was given, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import ClassVar
+
+import typer
+
+from prerank import __version__
+from prerank.cli.verbs import Verb, Verbs
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb("The whole walk in a few minutes: data, two models, a server, latencies, plots."),
+    "data": Verb("Fetch and list the data sets the house knows."),
+    "init": Verb("Write a commented config from a sample of your log."),
+    "validate": Verb("Check a config and its data; report every problem at once."),
+    "train": Verb("Train a model; a killed run continues where it stopped."),
+    "eval": Verb("Measure a trained run on rows it was not fitted to.", function="evaluate"),
+    "export": Verb("Encode all items of a run into a generation that can be served."),
+    "predict": Verb("Score a Parquet file to a Parquet file, in bounded memory."),
+    "serve": Verb("Answer scoring requests over HTTP."),
+    "score": Verb("Score users against candidates from the command line."),
+}
+
+
+class _All(Verbs):
+    catalogue: ClassVar[dict[str, Verb]] = {n: v for n, v in VERBS.items() if importlib.util.find_spec(f"prerank.cli.{n}")}
+
+
+app = typer.Typer(
+    cls=_All,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="`prerank VERB --help` shows a verb's options and examples.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"prerank {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _prerank(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback behind an error."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and stop."),
+) -> None:
+    """The pre-ranking stage of a recommender cascade: train two-tower models on cascade logs, serve them in about a millisecond."""
+
+
+def main() -> None:
+    """The `prerank` command."""
+    app(prog_name="prerank")

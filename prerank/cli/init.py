@@ -1,0 +1,180 @@
+"""`prerank init`: a sample of the user's log in, a commented config out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from prerank.cli.guess import Guess
+
+SAMPLE = 200_000  # rows of each table that are looked at
+
+
+def init(
+    log: Annotated[Path, typer.Argument(help="CSV or Parquet file, or a folder of Parquet parts: one row an impression")],
+    users: Annotated[Path | None, typer.Option(help="table of user features, one row a user")] = None,
+    items: Annotated[Path | None, typer.Option(help="table of item features, one row an item")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="the config to write")] = Path("prerank.yaml"),
+    user_id: Annotated[str | None, typer.Option(help="column of the user id; default: guessed")] = None,
+    item_id: Annotated[str | None, typer.Option(help="column of the item id; default: guessed")] = None,
+    time: Annotated[str | None, typer.Option(help="column of the time; default: guessed")] = None,
+    label: Annotated[str | None, typer.Option(help="column of the label; default: guessed")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing config")] = False,
+) -> None:
+    """Guess what the columns of a log mean and write a commented config.
+
+    Examples:
+
+        prerank init log.parquet
+
+        prerank init log.csv --users users.csv --items items.csv -o my.yaml
+
+        prerank init log.csv --user-id member --label bought
+    """
+    from prerank.cli.guess import guess
+    from prerank.config import ConfigError, parse
+
+    if output.exists() and not force:
+        raise ConfigError(f"config '{output}': exists already; --force replaces it, -o names another")
+    if not output.parent.is_dir():
+        raise ConfigError(f"config '{output}': folder '{output.parent}' does not exist")
+    frames = {role: _sample(path, role) for role, path in (("log", log), ("users", users), ("items", items)) if path}
+    named = {"user_id": user_id, "item_id": item_id, "time": time, "label": label}
+    found = guess(frames["log"], frames.get("users"), frames.get("items"), named=named)
+    text = render(found, {role: str(p) for role, p in (("log", log), ("users", users), ("items", items)) if p}, frames["log"])
+    _check(text, parse)
+    _write(output, text)
+    fields = [f["name"] for f in found.features]
+    typer.echo(f"{output}: label {found.label[0]}, {len(fields)} features ({', '.join(fields)}); {len(found.left_out)} columns left out")
+    typer.echo(f"next: read it once, then prerank validate {output}")
+
+
+def render(found: Guess, paths: dict[str, str], log: pl.DataFrame) -> str:
+    """The config as text; every guess has its reason beside it."""
+    stem = Path(paths["log"]).stem.replace(".", "-") or "prerank"
+    return "\n".join(
+        [
+            f"# Written by `prerank init` from {len(log):,} rows of {Path(paths['log']).name}. Everything below is a guess: read it once.",
+            "# What each key means: docs/config.md. Check it with `prerank validate`, then `prerank train --config` it.",
+            f"name: {_scalar(stem)}",
+            "",
+            "data:",
+            *(f"  {role}: {_scalar(path)}" for role, path in paths.items()),
+            f"  user_id: {_scalar(found.user_id)}",
+            f"  item_id: {_scalar(found.item_id)}",
+            *_optional("time", found.time, "the column of the event's time; needed for a split by time"),
+            *_optional("request", found.request, "the column that names the request; without it, lists are grouped by user"),
+            "  labels:  # what is learned; one logit each",
+            _commented(f"    {_scalar(found.label[0])}: {_mapping(found.label[1])}", _rate(found.label[1], log)),
+            *(f"    # {_scalar(name)}: {_mapping(how)}" for name, how in found.others.items()),
+            *_split(found.time is not None),
+            "  width: 32  # of every field",
+            "  features:",
+            *_features(found),
+            *_left_out(found),
+            "",
+            "model:",
+            "  name: inttower  # or dssm, mf; further keys are the model's own options",
+            "",
+            "objective:",
+            "  - {loss: logloss}",
+            "",
+            "training:",
+            "  epochs: 10",
+            "  batch_size: 2048",
+            "  patience: 3  # epochs without a better validation metric before stopping",
+            "  monitor: auc  # auc, gauc or logloss",
+            "  optimizer: {name: adam, lr: 0.001, l2: 1.0e-6}",
+            "  seed: 0",
+            "",
+            f"output: {_scalar('runs/' + stem)}",
+            "",
+        ]
+    )
+
+
+def _sample(path: Path, role: str) -> pl.DataFrame:
+    """The first rows of a table. Raises DataError when it cannot be read or has none."""
+    import polars as pl
+
+    from prerank.data.errors import DataError
+    from prerank.data.table import Table
+
+    table, parts, rows = Table(path, role), [], 0
+    for part in table.batches(dict(table.columns)):
+        parts.append(part.frame)
+        rows += len(part.frame)
+        if rows >= SAMPLE:
+            break
+    if not rows:
+        raise DataError(f"{role} '{path}': has no rows")
+    return pl.concat(parts, how="vertical_relaxed").head(SAMPLE)
+
+
+def _optional(key: str, column: str | None, meaning: str) -> list[str]:
+    return [f"  {key}: {_scalar(column)}" if column else f"  # {key}:  # {meaning}"]
+
+
+def _split(by_time: bool) -> list[str]:
+    kind = "time  # later rows are tested, as in life" if by_time else "random  # with a column for `time`, prefer kind: time"
+    return ["  split:", f"    kind: {kind}", "    validation: 0.1  # fraction of the rows", "    test: 0.2"]
+
+
+def _features(found: Guess) -> list[str]:
+    lines = []
+    for side, title in (("user", "of the user"), ("context", "of the request; they join the user's tower"), ("item", "of the item")):
+        of_side = [f for f in found.features if f["side"] == side]
+        if of_side:
+            lines.append(f"    # {title}")
+        lines += [_commented(f"    - {_mapping({k: v for k, v in f.items() if k != 'why'})}", f["why"]) for f in of_side]
+    return lines
+
+
+def _left_out(found: Guess) -> list[str]:
+    if not found.left_out:
+        return []
+    width = max(map(len, found.left_out))
+    return ["  # left out:", *(f"  #   {column:<{width}}  {why}" for column, why in found.left_out.items())]
+
+
+def _rate(how: dict[str, Any], log: pl.DataFrame) -> str:
+    from prerank.cli.guess import positive
+
+    return f"{positive(how, log).mean():.1%} of the rows"
+
+
+def _commented(line: str, comment: str) -> str:
+    return f"{line:<72}  # {comment}"
+
+
+def _mapping(values: dict[str, Any]) -> str:
+    return "{" + ", ".join(f"{k}: {_scalar(v)}" for k, v in values.items()) + "}"
+
+
+def _scalar(value: Any) -> str:
+    """A value as YAML reads it back, quoted where it must be."""
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("\n").removesuffix("\n...")
+
+
+def _check(text: str, parse: Any) -> None:
+    """What is written must be accepted: a config that `validate` refuses at once would be an insult."""
+    import yaml
+
+    parse(yaml.safe_load(text), where="init").data.schema_()
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
