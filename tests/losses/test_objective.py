@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.conftest import small_batch, small_model
+
+from prerank.batch import Output, Stage
+from prerank.losses import LossTerm, Objective, logloss
+
+
+def test_the_total_is_the_weighted_sum_and_each_term_is_itemised() -> None:
+    batch = small_batch(objectives=2)
+    output = Output(small_model("mf", ("click", "buy"))(batch).logits)
+    objective = Objective([LossTerm("click", logloss), LossTerm("buy", logloss, weight=0.5, objective=1)])
+    total, terms = objective(batch, output)
+    expected = [torch.nn.functional.binary_cross_entropy_with_logits(output.logits[..., t], batch.labels[..., t]).item() for t in (0, 1)]
+    assert [terms["click"].item(), terms["buy"].item()] == pytest.approx(expected)
+    assert total.item() == pytest.approx(expected[0] + 0.5 * expected[1])
+    assert not terms["click"].requires_grad
+    assert total.requires_grad
+
+
+def test_a_term_sees_only_its_stages() -> None:
+    logits = torch.tensor([[[2.0], [-1.0], [0.5]]])
+    batch = replace(
+        small_batch(lists=1, candidates=3),
+        labels=torch.tensor([[[1.0], [0.0], [0.0]]]),
+        where=torch.tensor([[True, True, False]]),
+        stage=torch.tensor([[Stage.IMPRESSION, Stage.RANDOM, Stage.IMPRESSION]], dtype=torch.int8),
+    )
+    value = LossTerm("logloss", logloss, stages=(Stage.IMPRESSION,))(batch, Output(logits))
+    assert value.item() == pytest.approx(math.log(1 + math.exp(-2.0)))
+    both = LossTerm("logloss", logloss, stages=(Stage.IMPRESSION, Stage.RANDOM))(batch, Output(logits))
+    assert both.item() == pytest.approx((math.log(1 + math.exp(-2.0)) + math.log(1 + math.exp(-1.0))) / 2)
+
+
+def test_an_objective_needs_a_term() -> None:
+    with pytest.raises(ValueError, match="at least one term"):
+        Objective([])
