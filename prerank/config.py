@@ -201,26 +201,38 @@ class Config(_Strict):
 
 def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """Read and check a YAML file. Raises ConfigError naming every problem at once."""
+    return parse(read(path), overrides, where=str(path))
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A YAML file as a plain mapping, unchecked. Raises ConfigError when it cannot be read or is no mapping."""
     path = Path(path)
     try:
         text = path.read_text()
     except OSError as error:
         raise ConfigError(f"config '{path}': cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"config '{path}': is not text in UTF-8") from None
     try:
         raw = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"config '{path}': not valid YAML: {str(error).splitlines()[0]}{_mark(error)}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"config '{path}': must be a mapping of keys, got {type(raw).__name__}")
-    return parse(raw, overrides, where=str(path))
+    return raw
+
+
+def override(raw: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
+    """A plain mapping with each `a.b=1` put in. Raises ConfigError for one that cannot be."""
+    for one in overrides:
+        raw = _override(raw, one)
+    return raw
 
 
 def parse(raw: dict[str, Any], overrides: list[str] | tuple[str, ...] = (), where: str = "config") -> Config:
     """Check a plain mapping. Raises ConfigError naming every problem at once."""
-    for override in overrides:
-        raw = _override(raw, override)
     try:
-        return Config.model_validate(raw)
+        return Config.model_validate(override(raw, overrides))
     except ValidationError as error:
         problems = [_sentence(e) for e in error.errors()]
         raise ConfigError("\n".join(f"{where}: {p}" for p in problems)) from None
