@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,12 @@ from prerank.metrics import Metrics, evaluate
 from prerank.towers import TwoTower
 from prerank.training import Progress, Quiet, Result, fit, predict
 from prerank.training.checkpoint import write_text
+from prerank.training.lock import locked
 from prerank.training.offline import device_of
 
 NEWEST_IN = Path("runs")
+WRITTEN = ("config.yaml", "model.safetensors", "history.jsonl", "result.json",
+           "metrics-train.json", "metrics-validation.json", "metrics-test.json")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +78,17 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, prog
     """Prepare the data, train in `config.output`, write result.json. Raises ConfigError, DataError and what `fit` raises."""
     folder = Path(config.output)
     resolved = config.model_copy(update={"data": resolve(config.data)})
-    _claim(folder, config, resume, overwrite)
     schema = resolved.data.schema_()
     objective = build.objective(config.objective, schema)  # before the data: a typo should not cost a preparation
     build.check_model(config.model, schema)
-    dataset = prepare(resolved.data, progress=preparing)
-    torch.manual_seed(config.training.seed)
-    model = build.model(config.model, dataset.schema, dataset.sizes)
-    write_text(folder / "config.yaml", dump(config))
-    result = fit(model, objective, dataset, config.training, folder, resume=resume, progress=progress or Quiet())
-    write_text(folder / "result.json", json.dumps(_result(result, config), indent=1))
+    with locked(folder):
+        _claim(folder, config, resume, overwrite)
+        dataset = prepare(resolved.data, progress=preparing)
+        torch.manual_seed(config.training.seed)
+        model = build.model(config.model, dataset.schema, dataset.sizes)
+        write_text(folder / "config.yaml", dump(config))
+        result = fit(model, objective, dataset, config.training, folder, resume=resume, progress=progress or Quiet())
+        write_text(folder / "result.json", json.dumps(_result(result, config), indent=1))
     return Run(folder, resolved, dataset, model), result
 
 
@@ -110,7 +115,12 @@ def open_run(folder: str | Path | None = None) -> Run:
 def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:
     """A folder with a run in it is continued or overwritten only when that is asked for."""
     before = folder / "config.yaml"
-    if not before.exists() or overwrite:
+    if not before.exists():
+        return
+    if overwrite and not resume:
+        for name in WRITTEN:
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         return
     if not resume:
         raise ConfigError(f"run folder '{folder}': holds a run already; continue it with --resume, replace it with --overwrite, or set output")

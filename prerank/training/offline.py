@@ -27,7 +27,6 @@ from prerank.config import Training as Settings
 from prerank.data import Dataset, Loader
 from prerank.metrics import auc, gauc, logloss, sigmoid
 from prerank.training import checkpoint
-from prerank.training.lock import locked
 from prerank.training.optimizer import Optimizer
 from prerank.training.predict import predict
 from prerank.training.progress import Progress, Quiet
@@ -70,11 +69,11 @@ class Result:
 
 def fit(model: nn.Module, objective: Objective, dataset: Dataset, settings: Settings, folder: Path, *,
         resume: bool = False, progress: Progress | None = None) -> Result:  # fmt: skip
-    """Train in `folder`. Raises FolderInUseError, DivergedError, Interrupted, ConfigError.
+    """Train in `folder`, whose lock the caller holds. Raises DivergedError, Interrupted, ConfigError.
 
     resume   continue from the folder's checkpoint when there is one; without it, an old checkpoint is discarded
     """
-    with locked(folder), _stop_asked() as stop:
+    with _stop_asked() as stop:
         run = _Run(model, objective, dataset, settings, folder, progress or Quiet())
         return run.go(resume, stop)
 
