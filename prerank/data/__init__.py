@@ -1,7 +1,11 @@
 """The user's files to encoded, memory-mapped columns, and columns to batches.
 
+Two lines from settings to batches:
+
     dataset = prepare(config.data)
     loader = Loader(dataset, dataset.rows("train"), batch_size=8192)
+
+Every wrong file, setting or value is a `DataError` that names it.
 """
 
 from prerank.data.dataset import Dataset

@@ -6,11 +6,17 @@ import mmap
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from prerank.data.errors import DataError
+
+
+def file_of(feature: str) -> str:
+    """A feature's file name, whatever characters its name holds."""
+    return f"{quote(feature, safe='')}.npy"
 
 
 class Writer:

@@ -1,13 +1,14 @@
 """A prepared data set: memory-mapped columns in a folder, and the encoders that made them.
 
-    dataset = Dataset(folder)          # what `prepare` returns
+What `prepare` returns; opening one reads little more than its description:
+
+    Dataset(folder)
     <Dataset 739012 rows (591209 train, 73902 validation, 73901 test), 6040 users, 3883 items, 7 features, labels: positive>
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +19,9 @@ from numpy.typing import NDArray
 
 from prerank.batch import Columns
 from prerank.data import encoder
-from prerank.data.columns import open_column
+from prerank.data.columns import file_of, open_column
 from prerank.data.errors import DataError
 from prerank.data.split import NAMES
-from prerank.data.write import file_of
 from prerank.schema import Schema
 
 Side = Literal["user", "item"]
@@ -79,14 +79,9 @@ class Dataset:
     def columns(self, side: Side, log_rows: NDArray[np.int64]) -> Columns:
         """Columns of the side's features for log rows [n]: the log's where there are any, else the entity's."""
         entity = (self.user_row if side == "user" else self.item_row)[log_rows]
-        return {name: torch.from_numpy(column[at]) for name, column, at in self._readers(side, log_rows, entity)}
-
-    def _readers(
-        self, side: Side, log_rows: NDArray[np.int64], entity: NDArray[np.int32]
-    ) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
-        for f in self.schema.on(side):
-            by_row = f.name in self.log
-            yield f.name, self.log[f.name] if by_row else self.entity(side)[f.name], log_rows if by_row else entity
+        table = self.entity(side)
+        names = [f.name for f in self.schema.on(side)]
+        return {n: torch.from_numpy(self.log[n][log_rows] if n in self.log else table[n][entity]) for n in names}
 
     def _open(self, name: str) -> NDArray[Any]:
         return open_column(self.path / name)

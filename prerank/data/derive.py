@@ -110,7 +110,9 @@ def statistic(setting: Derived, keys: pl.Series, train: NDArray[np.bool_], label
     # leaving the row out of the overall mean too: with it, a rare key's value would still move with the row's own label
     without = np.where(train, (total - labels) / max(rows - 1, 1), mean)
     left = np.where(code >= 0, np.append(sums, 0.0)[code], 0.0) - own * labels
-    return Statistic(_smooth(left, others, without, setting.smoothing), _smooth(sums, n, np.full(size, mean), setting.smoothing), mean, lookup)
+    by_row = _smooth(left, others, without, setting.smoothing)
+    final = _smooth(sums.astype(np.float64), n, np.full(size, mean), setting.smoothing)
+    return Statistic(by_row, final, mean, lookup)
 
 
 def history(

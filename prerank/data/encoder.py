@@ -28,7 +28,7 @@ from prerank.data.values import Place, as_type, row, series
 from prerank.data.vocabulary import Vocabulary
 from prerank.schema import FIRST, MISSING
 
-Column = NDArray[np.int32] | NDArray[np.float32]
+Column = NDArray[Any]  # int32 or float32, one row per row
 Values = pl.Series | list[Any]
 
 

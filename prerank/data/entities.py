@@ -24,7 +24,11 @@ class Entities:
     """
 
     def __init__(self, table: Table | None, column: str, features: list[str], seen: pl.DataFrame, train: pl.DataFrame) -> None:
-        """seen, train   columns value and count of the raw ids in all rows and in train rows of the log; `features` are columns of the table."""
+        """Raises DataError when the table's ids are missing, of another type than the log's, or not unique.
+
+        features      columns of the table that will be asked for
+        seen, train   columns value and count: the raw ids in all rows and in train rows of the log
+        """
         dtype = seen["value"].dtype
         self._frame = None
         self.ids = seen["value"]

@@ -107,8 +107,7 @@ def fit(walk: Walk, tick: Tick) -> Fitted:
     for f in sources.schema.features:
         if f.name not in fitters or f in by_row:
             continue
-        side: Entity = "user" if f.side == "user" else "item"
-        known = entities[side]
+        known = entities["user" if f.side == "user" else "item"]
         if sources.place[f.name] == "id":
             fitters[f.name].update(known.ids, np.arange(len(known)), known.train)
         else:

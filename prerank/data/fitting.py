@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -105,5 +105,5 @@ def with_vocabulary(feature: Feature, vocabulary: Vocabulary) -> Encoder:
     return Many(feature.name, vocabulary, feature.max_length, _keep(feature), feature.separator)
 
 
-def _keep(feature: Feature) -> str:
+def _keep(feature: Feature) -> Literal["first", "last"]:
     return "first" if feature.kind == "multi" else "last"

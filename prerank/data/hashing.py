@@ -22,7 +22,7 @@ def mix(keys: NDArray[np.int64] | NDArray[np.uint64], seed: int = 0) -> NDArray[
 
 def uniform(keys: NDArray[np.int64] | NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
     """A number in [0, 1) for each key, a function of key and seed alone.  # [n]"""
-    return (mix(mix(keys), seed) >> np.uint64(11)) * 2.0**-53
+    return (mix(mix(keys), seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def of_values(values: pl.Series) -> NDArray[np.uint64]:

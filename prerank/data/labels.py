@@ -49,9 +49,7 @@ class Labels:
     """
 
     def __init__(self, settings: dict[str, Label], log: Table) -> None:
-        """Raises DataError naming every column that the log does not have, or when there is no label."""
-        if not settings:
-            raise DataError("data.labels: at least one label is needed, e.g. {click: {column: is_click}}")
+        """Raises DataError naming every column that the log does not have."""
         self.settings = settings
         self._conditions = {n: Condition(s.rule, f"label '{n}'") for n, s in settings.items() if s.rule is not None}
         problems = []

@@ -21,10 +21,7 @@ class Lookup:
         self.values = values.rechunk()
         self._table: NDArray[np.int32] | None = None
         self._seed = 0
-        if values.dtype == pl.String:
-            keys = self._distinct_hashes()
-        else:
-            keys = values.to_numpy()
+        keys = self._distinct_hashes() if values.dtype == pl.String else values.to_numpy()
         if values.dtype == pl.Int64 and len(keys):
             self._first, self._last = int(keys.min()), int(keys.max())
             if self._last - self._first < 8 * len(keys) + 1024:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from prerank.config import Data
 from prerank.data import derive, encoder
+from prerank.data.columns import file_of
 from prerank.data.dataset import Dataset
 from prerank.data.errors import DataError
 from prerank.data.fit import Walk, fit
@@ -33,7 +34,7 @@ from prerank.data.log import Log
 from prerank.data.sources import Sources, find
 from prerank.data.split import NAMES, Splitter, time_cuts
 from prerank.data.values import as_type, value_type
-from prerank.data.write import file_of, write
+from prerank.data.write import write
 
 FORMAT = 1  # of the folder; a change makes every cache stale
 _ABANDONED = 24 * 3600.0  # seconds after which another process's temporary folder is rubbish
@@ -48,8 +49,7 @@ def prepare(data: Data, *, progress: Progress | None = None) -> Dataset:
 
     Raises DataError naming every wrong column at once, or the first wrong value with its row.
     """
-    schema = data.schema_()
-    sources = find(data, schema)
+    sources = find(data)
     mark = fingerprint(sources)
     root = Path(data.cache or os.environ.get("PRERANK_CACHE") or Path.home() / ".cache" / "prerank").expanduser()
     folder = root / mark

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
+from pydantic import ValidationError
 
 from prerank.config import Data, Derived, nearest
 from prerank.data import split as splitting
@@ -70,10 +71,17 @@ class Sources:
         return [f for f in self.schema.features if self.place[f.name] in ("log", "derived")]
 
 
-def find(data: Data, schema: Schema) -> Sources:
+def find(data: Data) -> Sources:
     """Open the tables and place every feature. Raises DataError with one line for every problem."""
     if not data.log:
         raise DataError("data.log: a log is needed (or data.recipe, a data set the house knows)")
+    if not data.labels:
+        raise DataError("data.labels: at least one label is needed, e.g. {click: {column: is_click}}")
+    try:
+        schema = data.schema_()
+    except ValidationError as error:
+        lines = [e["msg"].removeprefix("Value error, ") for e in error.errors()]
+        raise DataError("\n".join(f"data.features: {line}" for line in lines)) from None
     log = Table(data.log, "log")
     users = Table(data.users, "users") if data.users else None
     items = Table(data.items, "items") if data.items else None
@@ -88,10 +96,10 @@ def find(data: Data, schema: Schema) -> Sources:
     for f in schema.features:
         place[f.name] = _place(f, data, derived, log, users if f.side == "user" else items if f.side == "item" else None)
         if not place[f.name]:
-            tables = {"user": [log, users], "item": [log, items], "context": [log]}[f.side]
-            known = {c for t in tables if t for c in t.columns} | set(derived)
-            where = " and ".join(t.role for t in tables if t)
-            problems.append(f"feature '{f.name}': {where} ha{'ve' if ' and ' in where else 's'} no column '{f.source}'{nearest(f.source, known)}")
+            table = users if f.side == "user" else items if f.side == "item" else None
+            known = {*log.columns, *(table.columns if table else ()), *derived}
+            where = f"{table.role} and log have" if table else "log has"
+            problems.append(f"feature '{f.name}': {where} no column '{f.source}'{nearest(f.source, known)}")
     try:
         labels = Labels(data.labels, log)
     except DataError as error:

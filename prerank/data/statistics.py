@@ -75,7 +75,7 @@ class Sample:
         return edges[edges > values[0]]  # a bin below the smallest value would stay empty
 
     def _shrink(self) -> None:
-        values, keys, weights = (np.concatenate(x) for x in (self._values, self._keys, self._weights))
+        values, keys, weights = np.concatenate(self._values), np.concatenate(self._keys), np.concatenate(self._weights)
         if len(values) > _SAMPLE:
             kept = np.sort(np.argpartition(keys, _SAMPLE)[:_SAMPLE])
             values, keys, weights = values[kept], keys[kept], weights[kept]

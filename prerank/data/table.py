@@ -69,7 +69,9 @@ class Table:
 
     def problem(self, column: str, what: str) -> str | None:
         """A sentence when the column does not exist."""
-        return None if column in self.columns else f"{what}: {self.role} '{self.path}' has no column '{column}'{nearest(column, self.columns)}"
+        if column in self.columns:
+            return None
+        return f"{what}: {self.role} '{self.path}' has no column '{column}'{nearest(column, self.columns)}"
 
     def require(self, columns: Mapping[str, str]) -> None:
         """{column: what reads it}. Raises DataError naming every column that does not exist."""
@@ -136,12 +138,19 @@ class Table:
         assert schema is not None
         if not self.rows:
             raise DataError(f"{self.role} '{self.path}': has no rows")
+        self._check_names(schema.names)
         return dict(pl.DataFrame(schema.empty_table()).schema)
+
+    def _check_names(self, names: list[str]) -> None:
+        twice = [n for n in names if names.count(n) > 1]
+        if twice:
+            raise DataError(f"{self.role} '{self.files[0]}': column '{twice[0]}' occurs {names.count(twice[0])} times")
 
     def _csv_types(self) -> dict[str, pl.DataType]:
         file = self.files[0]
         try:
             reader = _open_csv(file, None)
+            self._check_names(reader.schema.names)
             head, rows = [], 0
             for batch in reader:
                 head.append(_frame(batch))
@@ -150,17 +159,13 @@ class Table:
                     break
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.role} '{file}': {_reason(error)}") from None
-        names = reader.schema.names
-        twice = [n for n in names if names.count(n) > 1]
-        if twice:
-            raise DataError(f"{self.role} '{file}': column '{twice[0]}' occurs {names.count(twice[0])} times in the header")
         if not rows:
             raise DataError(f"{self.role} '{file}': has a header but no rows")
         frame = pl.concat(head)
         share = min(1.0, frame.estimated_size() / max(file.stat().st_size, 1))
         self.rows = len(frame) / max(share, 1e-9) * sum(f.stat().st_size for f in self.files) / file.stat().st_size
         frame = frame.head(SNIFF)
-        return {name: _told(frame[name]) for name in names}
+        return {name: _told(frame[name]) for name in frame.columns}
 
     def __repr__(self) -> str:
         return f"<Table {self.role}, {len(self.files)} file{'s' if len(self.files) > 1 else ''}, {len(self.columns)} columns>"

@@ -73,7 +73,8 @@ def as_type(values: pl.Series, dtype: pl.DataType, what: str, place: Place = row
     bad = cast.is_null() & given
     if bad.any():
         first = int(bad.arg_max() or 0)
-        raise DataError(f"{what}: {_rule(int(bad.sum()), values[first], dtype)}, first at {place(first)}: {values[first]!r:.60}")
+        value = values.slice(first, 1).to_list()[0]
+        raise DataError(f"{what}: {_rule(int(bad.sum()), value, dtype)}, first at {place(first)}: {value!r:.60}")
     return cast
 
 

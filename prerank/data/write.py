@@ -5,13 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from prerank.data.columns import Writer
+from prerank.data.columns import Writer, file_of
 from prerank.data.encoder import Column
 from prerank.data.fit import Fitted, Tick, Walk
 from prerank.data.hashing import combine, of_values
@@ -21,19 +20,15 @@ from prerank.data.split import NAMES
 from prerank.data.values import as_type, not_null, value_type
 from prerank.schema import Feature
 
+Counts = dict[str, NDArray[np.int64]]  # {vocabulary: train occurrences of each row}
 SIDES: tuple[Entity, Entity] = ("user", "item")
-
-
-def file_of(feature: str) -> str:
-    """A feature's file name, whatever characters its name holds."""
-    return f"{quote(feature, safe='')}.npy"
 
 
 class Latest:
     """The value of each entity's last log row (by time, else by position), for features that only the log has."""
 
     def __init__(self, entities: int, missing: dict[str, Column]) -> None:
-        self.columns = {name: np.repeat(value, entities, axis=0) for name, value in missing.items()}
+        self.columns: dict[str, Column] = {name: np.repeat(value, entities, axis=0) for name, value in missing.items()}
         self._ts = np.full(entities, np.iinfo(np.int64).min)
 
     def update(self, rows: NDArray[np.int32], ts: NDArray[np.int64] | None, columns: dict[str, Column]) -> None:
@@ -51,7 +46,7 @@ class Latest:
             column[entities] = columns[name][at]
 
 
-def write(walk: Walk, fitted: Fitted, folder: Path, tick: Tick) -> dict[str, NDArray[np.int64]]:
+def write(walk: Walk, fitted: Fitted, folder: Path, tick: Tick) -> Counts:
     """Write log/, users/, items/ and the row arrays. Returns the train counts of every vocabulary row: {vocabulary: [rows]}."""
     for name in ("log", "users", "items", "rows"):
         (folder / name).mkdir()
@@ -94,7 +89,7 @@ def _writers(walk: Walk, fitted: Fitted, folder: Path) -> dict[str, Writer]:
     }
 
 
-def _batch(walk: Walk, fitted: Fitted, events: Events, counts: dict[str, NDArray[np.int64]], latest: dict[Entity, Latest]) -> dict[str, Any]:
+def _batch(walk: Walk, fitted: Fitted, events: Events, counts: Counts, latest: dict[Entity, Latest]) -> dict[str, Any]:
     """All columns of one batch by the names of their writers; counts and latest values are brought up to date."""
     sources, data = walk.sources, walk.sources.data
     ids = {s: walk.ids(events, s) for s in SIDES}
@@ -106,7 +101,7 @@ def _batch(walk: Walk, fitted: Fitted, events: Events, counts: dict[str, NDArray
     if ts is not None:
         out["ts"] = ts
     if data.request:
-        out["request"] = _requests(events, data.request)
+        out["request"] = _requests(events, data.request, sources.log.columns[data.request])
     encoded = {f.name: fitted.encoders[f.name].encode(walk.values(events, f), events.place) for f in sources.by_row()}
     out |= {f"log/{name}": column for name, column in encoded.items()}
     for f in sources.by_row():
@@ -145,9 +140,7 @@ def _by_id(walk: Walk, feature: Feature) -> bool:
     return walk.sources.derived[feature.source].by == (walk.sources.data.user_id if feature.side == "user" else walk.sources.data.item_id)
 
 
-def _write_entities(
-    walk: Walk, fitted: Fitted, side: Entity, latest: dict[str, Column], folder: Path, counts: dict[str, NDArray[np.int64]]
-) -> None:
+def _write_entities(walk: Walk, fitted: Fitted, side: Entity, latest: dict[str, Column], folder: Path, counts: Counts) -> None:
     """users/ or items/: one column a feature, and the raw ids."""
     known = fitted.entities(side)
     for f in walk.sources.entity_features(side):
@@ -167,7 +160,7 @@ def _write_entities(
     pl.DataFrame({"id": known.ids}).write_parquet(folder / f"{side}_ids.parquet")
 
 
-def _empty_counts(walk: Walk, fitted: Fitted) -> dict[str, NDArray[np.int64]]:
+def _empty_counts(walk: Walk, fitted: Fitted) -> Counts:
     owners = [f.name for f in walk.sources.schema.features if f.embedded and f.share is None]
     return {name: np.zeros(fitted.encoders[name].size or 0, np.int64) for name in owners}
 
@@ -179,10 +172,10 @@ def _bincount(column: Column, size: int, weights: NDArray[np.int64] | None = Non
     return found
 
 
-def _requests(events: Events, column: str) -> NDArray[np.int64]:
-    """Integers as they are; text by a 64-bit hash."""
+def _requests(events: Events, column: str, dtype: pl.DataType) -> NDArray[np.int64]:
+    """Integers (by the log's type) as they are; anything else by a 64-bit hash of its text."""
     values, what = events.frame[column], f"request '{column}'"
     not_null(values, what, events.place)
-    if values.dtype.is_integer():
+    if dtype.is_integer():
         return as_type(values, pl.Int64(), what, events.place).to_numpy()
     return of_values(as_type(values, pl.String(), what, events.place)).view(np.int64)
