@@ -28,6 +28,11 @@ def model(config: Model, schema: Schema, sizes: Mapping[str, int]) -> TwoTower:
         raise ConfigError(f"model '{config.name}': {error}") from None
 
 
+def served(meta: Mapping[str, Any]) -> TwoTower:
+    """The model that a generation's meta.json describes: serving's builder. Raises ConfigError."""
+    return model(Model.model_validate(meta["model"]), Schema.model_validate(meta["schema"]), meta["sizes"])
+
+
 def check_model(config: Model, schema: Schema) -> None:
     """Raise ConfigError if `model` would: the model is built with the smallest tables, before any data is read."""
     model(config, schema, {schema.vocabulary_of(f): FIRST + 1 for f in schema.features})

@@ -1,0 +1,150 @@
+"""A trained model and its data -> a generation: every item is encoded once, so that no item network runs at a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import nn
+
+from prerank.batch import Columns, PreRanker
+from prerank.data.columns import Writer, file_of
+from prerank.data.encoder import Encoder
+from prerank.data.encoder import save as save_encoders
+from prerank.index import DTYPES, DType, pack, padded
+from prerank.schema import Schema
+from prerank.serving.calibration import CALIBRATORS
+from prerank.serving.generation import GenerationError, Meta, write
+
+
+class Exportable(Protocol):
+    """What export reads of prepared data (`prerank.data.Dataset`)."""
+
+    schema: Schema
+    sizes: dict[str, int]
+    encoders: dict[str, Encoder]
+    users: dict[str, NDArray[Any]]
+    items: dict[str, NDArray[Any]]
+    user_ids: pl.Series
+    item_ids: pl.Series
+
+
+def export(dataset: Exportable, model: nn.Module, *, folder: str | Path, options: Mapping[str, Any], name: str = "prerank",
+           calibrate_on: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None, calibrator: str = "platt", dtype: DType = "fp32",
+           batch_size: int = 8192, keep: int = 3, progress: Callable[[int, int], None] | None = None) -> Path:  # fmt: skip
+    """Write the next generation below `folder` and put it in force. Returns its folder.
+
+    model          a PreRanker (`encode`, `head.groups`); left in eval mode, on its device
+    options        the model's name and options as the config has them: what the server's builder gets
+    calibrate_on   validation logits and labels, [n, T] both; None: no calibrator, so no ordering by eCPM
+    dtype          how item rows are stored: fp32 exact, bf16 half, int8 a quarter of the memory
+    progress       called with (items done, items)
+    Raises GenerationError, CalibrationError, OSError (a full disk); then nothing is left of the new generation.
+    """
+    if dtype not in DTYPES:
+        raise GenerationError(f"export: dtype must be one of {', '.join(DTYPES)}; got '{dtype}'")
+    if calibrator not in CALIBRATORS:
+        raise GenerationError(f"export: calibrator must be one of {', '.join(CALIBRATORS)}; got '{calibrator}'")
+    if len(dataset.item_ids) == 0:
+        raise GenerationError("export: the data has no items")
+    calibrators = _calibrators(dataset.schema.objectives, calibrate_on, calibrator)
+    groups = [(g.user_heads, g.item_heads, g.width, g.objective) for g in _preranker(model).head.groups]
+    model.eval()
+
+    def fill(path: Path) -> Meta:
+        _write_ids(path / "item_ids.parquet", dataset.item_ids, "item")
+        _write_ids(path / "user_ids.parquet", dataset.user_ids, "user")
+        (path / "users").mkdir()
+        for f in dataset.schema.on("user"):
+            if f.side == "user":
+                np.save(path / "users" / file_of(f.name), dataset.users[f.name])
+        (path / "encoders").mkdir()
+        save_encoders(dataset.encoders, path / "encoders")
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}, path / "weights.safetensors")
+        _write_items(path, dataset, model, groups, dtype, batch_size, progress)
+        return Meta(
+            number=0, created=0.0, name=name, model=dict(options), schema=dataset.schema.model_dump(mode="json"),
+            fingerprint=dataset.schema.fingerprint(), sizes=dict(dataset.sizes), groups=groups, objectives=list(dataset.schema.objectives),
+            dtype=dtype, items=len(dataset.item_ids), users=len(dataset.user_ids), calibrators=calibrators, torch=str(torch.__version__), files={},
+        )  # fmt: skip
+
+    return write(folder, fill, keep=keep)
+
+
+def item_columns(dataset: Exportable, rows: slice) -> Columns:
+    """Item-side columns of some items; a feature that only the log knows is missing."""
+    columns: Columns = {}
+    for f in dataset.schema.on("item"):
+        column = dataset.items.get(f.name)
+        if column is None:
+            column = np.repeat(dataset.encoders[f.name].missing(), len(dataset.item_ids[rows]), axis=0)
+        else:
+            column = np.array(column[rows])
+        columns[f.name] = torch.from_numpy(column)
+    return columns
+
+
+def _preranker(model: nn.Module) -> PreRanker:
+    if not hasattr(model, "encode") or not hasattr(model, "head"):
+        raise GenerationError(f"export: {type(model).__name__} must be decoupled (encode, head) to be served; a ranker is not")
+    return model  # type: ignore[return-value]
+
+
+def _calibrators(objectives: Sequence[str], on: tuple[NDArray[np.floating], NDArray[np.floating]] | None, kind: str) -> dict[str, dict[str, Any]]:
+    if on is None:
+        return {}
+    logits, labels = (np.asarray(a).reshape(len(a), -1) for a in on)
+    if logits.shape != labels.shape or logits.shape[1] != len(objectives):
+        raise GenerationError(f"export: calibrate_on must be logits and labels [n, {len(objectives)}], got {logits.shape} and {labels.shape}")
+    return {name: CALIBRATORS[kind].fit(logits[:, t], labels[:, t]).state() for t, name in enumerate(objectives)}
+
+
+def _write_ids(path: Path, ids: pl.Series, side: str) -> None:
+    """Integers as Int64, text as text; one column `id`."""
+    if ids.dtype.is_integer():
+        try:
+            ids = ids.cast(pl.Int64)
+        except pl.exceptions.InvalidOperationError:
+            raise GenerationError(f"export: {side} ids must fit in 64 bits, the largest is {ids.max()}") from None
+    elif ids.dtype != pl.String:
+        raise GenerationError(f"export: {side} ids must be integers or text, they are {ids.dtype}")
+    if ids.null_count():
+        raise GenerationError(f"export: {side} ids must not be missing, {ids.null_count()} are")
+    pl.DataFrame({"id": ids}).write_parquet(path)
+
+
+def _write_items(path: Path, dataset: Exportable, model: nn.Module, groups: list[tuple[int, int, int, int]], dtype: DType, batch_size: int,
+                 progress: Callable[[int, int], None] | None) -> None:  # fmt: skip
+    """Encode all items in batches and write their rows as they come, in bounded memory."""
+    n, objectives = len(dataset.item_ids), len(dataset.schema.objectives)
+    width = sum(hi * k for _, hi, k, _ in groups)
+    device = next(model.parameters()).device
+    bias, scales = np.zeros((n, objectives), np.float32), np.zeros(n, np.float32)
+    with Writer(path / "items.npy", DTYPES[dtype], (n, padded(width, dtype))) as rows:
+        for start in range(0, n, batch_size):
+            part = slice(start, min(start + batch_size, n))
+            with torch.inference_mode():
+                stored = _preranker(model).encode("item", {k: v.to(device) for k, v in item_columns(dataset, part).items()})
+            flat = stored.flat().float().cpu().numpy()
+            if flat.shape[1] != width:
+                raise GenerationError(f"export: item vectors must be {width} wide as the head groups say, they are {flat.shape[1]}")
+            if stored.bias is not None:
+                bias[part] = stored.bias.float().cpu().numpy()
+            wrong = np.flatnonzero(~(np.isfinite(flat).all(1) & np.isfinite(bias[part]).all(1)))
+            if len(wrong):
+                raise GenerationError(f"export: item vectors must be finite, that of item {dataset.item_ids[start + int(wrong[0])]!r} is not")
+            packed, scale = pack(flat, dtype)
+            rows.append(packed)
+            if scale is not None:
+                scales[part] = scale
+            if progress is not None:
+                progress(part.stop, n)
+    np.save(path / "item_bias.npy", bias)
+    if dtype == "int8":
+        np.save(path / "item_scales.npy", scales)

@@ -1,0 +1,231 @@
+"""A generation: everything that answers a request, in one immutable, numbered folder.
+
+    generations/
+      current.json            {"generation": "gen-000003"}: which one is in force, replaced atomically
+      gen-000003/
+        meta.json             number, schema, model, sizes, head groups, calibrators, and every file's length
+        weights.safetensors   of the whole model
+        items.npy             [N, padded] item rows (index/rows.py), item_bias.npy [N, T], item_scales.npy [N] (int8)
+        item_ids.parquet      raw ids of the rows, column `id`;  user_ids.parquet likewise
+        users/FEATURE.npy     one column a user-side feature, so that a request may name a user by id alone
+        encoders/             raw values -> rows, the very objects that encoded the training log
+
+A folder is written under a temporary name and renamed whole, so a half-written one is never seen. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from prerank.data.columns import file_of
+from prerank.data.encoder import Encoder
+from prerank.data.encoder import load as load_encoders
+from prerank.data.errors import DataError
+from prerank.index import DType, IdError, Ids, ItemMatrix
+from prerank.schema import Schema
+from prerank.serving import calibration
+from prerank.serving.calibration import CalibrationError, Calibrator
+
+PREFIX, CURRENT, TEMPORARY = "gen-", "current.json", ".tmp-"
+
+
+class GenerationError(ValueError):
+    """A generation cannot be read or written; the message names the folder, the file and the rule."""
+
+
+class Meta(msgspec.Struct, kw_only=True):
+    """meta.json, and all that a builder needs to know to rebuild the model."""
+
+    number: int
+    created: float  # seconds since 1970
+    name: str
+    model: dict[str, Any]  # the model's name and options, as in the config
+    schema: dict[str, Any]
+    fingerprint: str  # of the schema
+    sizes: dict[str, int]
+    groups: list[tuple[int, int, int, int]]  # user heads, item heads, width, objective
+    objectives: list[str]
+    dtype: DType
+    items: int
+    users: int
+    calibrators: dict[str, dict[str, Any]]  # by objective
+    torch: str
+    files: dict[str, int]  # relative path -> bytes
+
+
+class Generation:
+    """One generation, opened; arrays are memory-mapped.
+
+    meta, schema
+    weights      {name: tensor} of the whole model
+    items        ItemMatrix [N]; item_ids, user_ids: raw id -> row
+    users        {feature: column [users, ...]}
+    encoders     {feature: Encoder}
+    calibrators  {objective: Calibrator}
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Raises GenerationError when anything is missing, cut short, or does not fit together."""
+        self.folder = Path(folder)
+        self.meta = _read_meta(self.folder)
+        _check_files(self.folder, self.meta)
+        try:
+            self.schema = Schema.model_validate(self.meta.schema)
+            if self.schema.fingerprint() != self.meta.fingerprint:
+                raise GenerationError(
+                    f"generation '{self.folder}': schema fingerprint must be {self.meta.fingerprint}, it is {self.schema.fingerprint()}: "
+                    "written by another version, export it again")  # fmt: skip
+            self.weights: dict[str, torch.Tensor] = load_file(self.folder / "weights.safetensors")
+            self.items = ItemMatrix(self._array("items"), self._array("item_bias"), self.meta.groups, dtype=self.meta.dtype,
+                                    scales=self._array("item_scales") if self.meta.dtype == "int8" else None)  # fmt: skip
+            self.item_ids, self.user_ids = Ids(self._ids("item_ids")), Ids(self._ids("user_ids"))
+            self.users = {f.name: self._array(f"users/{file_of(f.name)[:-4]}") for f in self.schema.on("user") if f.side == "user"}
+            self.encoders: dict[str, Encoder] = load_encoders(self.folder / "encoders")
+            self.calibrators: dict[str, Calibrator] = {t: calibration.load(c) for t, c in self.meta.calibrators.items()}
+        except (OSError, EOFError, SafetensorError, pl.exceptions.PolarsError, DataError, IdError, CalibrationError) as error:
+            raise GenerationError(f"generation '{self.folder}': {str(error).splitlines()[0]}") from None
+        except ValueError as error:
+            if isinstance(error, GenerationError):
+                raise
+            raise GenerationError(f"generation '{self.folder}': {str(error).splitlines()[0]}") from None
+        self._check_rows()
+
+    def _array(self, name: str) -> NDArray[Any]:
+        return np.asarray(np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+
+    def _ids(self, name: str) -> NDArray[np.int64] | list[str]:
+        ids = pl.read_parquet(self.folder / f"{name}.parquet")["id"]
+        return ids.to_numpy() if ids.dtype == pl.Int64 else ids.to_list()
+
+    def _check_rows(self) -> None:
+        for what, expected, found in (
+            ("item rows", self.meta.items, len(self.items)),
+            ("item ids", self.meta.items, len(self.item_ids)),
+            ("user ids", self.meta.users, len(self.user_ids)),
+            *((f"users' {name}", self.meta.users, len(column)) for name, column in self.users.items()),
+        ):
+            if expected != found:
+                raise GenerationError(f"generation '{self.folder}': {what} must be {expected}, there are {found}")
+        lacking = [f.name for f in self.schema.on("user") if f.name not in self.encoders]
+        if lacking:
+            raise GenerationError(f"generation '{self.folder}': feature '{lacking[0]}' must have an encoder, it has none")
+
+    def __repr__(self) -> str:
+        return f"<Generation {self.meta.number} '{self.meta.name}': {len(self.item_ids)} items, {len(self.user_ids)} users, {self.meta.dtype}>"
+
+
+def current(folder: str | Path) -> Path:
+    """Path of the generation in force. Raises GenerationError when there is none."""
+    folder = Path(folder)
+    pointer = folder / CURRENT
+    try:
+        named = json.loads(pointer.read_text())["generation"]
+    except FileNotFoundError:
+        raise GenerationError(f"generation folder '{folder}': holds no {CURRENT}; `prerank export` writes one") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GenerationError(f"generation folder '{folder}': {CURRENT} cannot be read: {error}") from None
+    if not (folder / named / "meta.json").is_file():
+        raise GenerationError(f"generation folder '{folder}': {CURRENT} names '{named}', which is not there")
+    return folder / named
+
+
+def open_current(folder: str | Path) -> Generation:
+    """The generation in force; a folder that is itself a generation is opened as it is. Raises GenerationError."""
+    folder = Path(folder)
+    return Generation(folder if (folder / "meta.json").is_file() else current(folder))
+
+
+def write(folder: str | Path, fill: Callable[[Path], Meta], *, keep: int = 3) -> Path:
+    """Publish a new generation: `fill(path)` writes all files but meta.json and describes them. Returns its folder.
+
+    The number is the last one plus 1. Two exports at once take turns. When `fill` fails, or the process is killed,
+    nothing is seen of it, and the next write clears what it left. The newest `keep` generations stay.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        for left in folder.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        number = max((int(p.name[len(PREFIX) :]) for p in generations(folder)), default=0) + 1
+        temporary, final = folder / f"{TEMPORARY}{os.getpid()}", folder / f"{PREFIX}{number:06d}"
+        try:
+            temporary.mkdir()
+            meta = fill(temporary)
+            meta.number, meta.created = number, time.time()
+            meta.files = {str(p.relative_to(temporary)): p.stat().st_size for p in sorted(temporary.rglob("*")) if p.is_file()}
+            (temporary / "meta.json").write_bytes(msgspec.json.format(msgspec.json.encode(meta), indent=1))
+            for path in temporary.rglob("*"):
+                _sync(path)
+            temporary.rename(final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _point(folder, final.name)
+        for old in generations(folder)[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def generations(folder: str | Path) -> list[Path]:
+    """Whole generations of a folder, oldest first."""
+    found = [p for p in Path(folder).glob(f"{PREFIX}*") if p.name[len(PREFIX) :].isdigit() and (p / "meta.json").is_file()]
+    return sorted(found, key=lambda p: int(p.name[len(PREFIX) :]))
+
+
+def _point(folder: Path, name: str) -> None:
+    temporary = folder / f".{CURRENT}.{os.getpid()}"
+    temporary.write_text(json.dumps({"generation": name}) + "\n")
+    _sync(temporary)
+    os.replace(temporary, folder / CURRENT)
+    _sync(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_meta(folder: Path) -> Meta:
+    try:
+        return msgspec.json.decode((folder / "meta.json").read_bytes(), type=Meta)
+    except FileNotFoundError:
+        raise GenerationError(f"generation '{folder}': holds no meta.json; give a folder that `prerank export` wrote") from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise GenerationError(f"generation '{folder}': meta.json cannot be read: {error}") from None
+
+
+def _check_files(folder: Path, meta: Meta) -> None:
+    """Every file is there with the length it was written with."""
+    for name, size in meta.files.items():
+        try:
+            found = (folder / name).stat().st_size
+        except OSError:
+            raise GenerationError(f"generation '{folder}': file '{name}' is missing") from None
+        if found != size:
+            raise GenerationError(f"generation '{folder}': file '{name}' must have {size} bytes, it has {found}")

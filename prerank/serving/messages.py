@@ -1,0 +1,181 @@
+"""What goes over the wire: decoding is validating, in JSON or MessagePack; the same structs document the API.
+
+    POST /score   {"user": 42, "candidates": [7, 8, 9], "k": 2, "context": {"tab": 1}}
+                  {"generation": 3, "items": [9, 7], "scores": [0.31, 0.22], ...}
+    a batch       {"requests": [{...}, {...}]}   ->   {"generation": 3, "responses": [{...}, {...}]}
+
+In MessagePack `candidates` may be one bin of little-endian int64, and `bids` one of float32: 1,000 ids then cost 0.2 us to
+read instead of 20, and the response's arrays come as bins too (items int64, the rest float32).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Format = Literal["json", "msgpack"]
+Id = int | str
+MEDIA: dict[Format, str] = {"json": "application/json", "msgpack": "application/msgpack"}
+
+
+class MessageError(ValueError):
+    """A body that cannot be read (field None: 400), or a field that breaks a rule (422)."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(f"{field}: {message}" if field else message)
+        self.message, self.field = message, field
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True):
+    """One user and the candidates to order for it.
+
+    candidates   item ids (in MessagePack also one bin of little-endian int64)
+    user         user id; its stored features are used. None or unknown: the cold user
+    features     raw user features, by name; they override what is stored
+    context      raw features of the request itself (those of side context)
+    k            how many of the best to return; None: all
+    bids         one a candidate; given, the order is by probability x bid (eCPM)
+    objective    which objective's probability orders; None: the first
+    """
+
+    candidates: list[Id] | bytes | None = None
+    user: Id | None = None
+    features: dict[str, Any] = {}
+    context: dict[str, Any] = {}
+    k: int | None = None
+    bids: list[float] | bytes | None = None
+    objective: str | None = None
+
+
+class ScoreRequest(Request, forbid_unknown_fields=True):
+    """One request, or a batch of them under `requests`."""
+
+    requests: list[Request] | None = None
+
+
+class Response(msgspec.Struct):
+    """The best candidates, best first.
+
+    items               ids
+    scores              what orders: probability, or probability x bid
+    probabilities       by objective, in the order of items; calibrated when the generation has a calibrator
+    logits              by objective, as the model gives them
+    missing             candidates that the generation does not know
+    unknown_user        the user's id is not in the generation's table; the cold vector was used
+    missing_features    user features that were neither stored nor given, and stand as missing
+    """
+
+    items: Any
+    scores: Any
+    probabilities: dict[str, Any]
+    logits: dict[str, Any]
+    missing: Any
+    unknown_user: bool
+    missing_features: list[str]
+
+
+class ScoreResponse(Response):
+    """Response, and the generation that gave it."""
+
+    generation: int
+
+    @classmethod
+    def of(cls, generation: int, response: Response) -> ScoreResponse:
+        return cls(*(getattr(response, f) for f in Response.__struct_fields__), generation)
+
+
+class BatchResponse(msgspec.Struct):
+    """Responses in the order of the requests."""
+
+    generation: int
+    responses: list[Response]
+
+
+class Problem(msgspec.Struct):
+    """Why a request was refused: what is wrong and, where there is one, the field."""
+
+    detail: str
+    field: str | None = None
+
+
+_DECODE = {"json": msgspec.json.Decoder(ScoreRequest), "msgpack": msgspec.msgpack.Decoder(ScoreRequest)}
+_ENCODE = {"json": msgspec.json.Encoder(), "msgpack": msgspec.msgpack.Encoder()}
+_PATH = re.compile(r"^(?P<message>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
+
+
+def decode(body: bytes, format: Format, *, limit: int) -> list[Request]:
+    """Body -> its requests. Raises MessageError; `limit` is the most candidates that all of them may have together."""
+    try:
+        message = _DECODE[format].decode(body)
+    except msgspec.ValidationError as error:
+        found = _PATH.match(str(error))
+        assert found is not None
+        raise MessageError(found["message"], (found["path"] or "$").removeprefix("$").lstrip(".") or "body") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageError(f"body is not valid {format}: {error}") from None
+    if message.requests is None:
+        requests: list[Request] = [message]
+    elif message.candidates is not None:
+        raise MessageError("give either requests or candidates, not both", "requests")
+    elif not message.requests:
+        raise MessageError("must hold at least one request, got none", "requests")
+    else:
+        requests = message.requests
+    total = 0
+    for i, request in enumerate(requests):
+        total += _check(request, f"requests[{i}]." if message.requests else "")
+    if total > limit:
+        raise MessageError(f"must be at most {limit} in all, got {total}", "candidates")
+    return requests
+
+
+def is_batch(requests: list[Request]) -> bool:
+    """True when the body held a batch (even one of a single request): the response then is a BatchResponse."""
+    return not isinstance(requests[0], ScoreRequest)
+
+
+def ids(request: Request) -> list[Id] | NDArray[np.int64]:
+    """Candidates as a list, or as an array when they came as one bin."""
+    assert request.candidates is not None
+    return np.frombuffer(request.candidates, "<i8") if isinstance(request.candidates, bytes) else request.candidates
+
+
+def bids(request: Request) -> NDArray[np.float32] | None:
+    """Bids [C]."""
+    if request.bids is None:
+        return None
+    return np.frombuffer(request.bids, "<f4") if isinstance(request.bids, bytes) else np.array(request.bids, np.float32)
+
+
+def encode(message: Any, format: Format) -> bytes:
+    """A response or problem -> body."""
+    return _ENCODE[format].encode(message)
+
+
+def _check(request: Request, where: str) -> int:
+    """The rules that types do not say. Returns the number of candidates."""
+    if request.candidates is None:
+        raise MessageError("is required", f"{where}candidates")
+    n = len(request.candidates)
+    if isinstance(request.candidates, bytes):
+        if n % 8:
+            raise MessageError(f"a bin must hold int64, 8 bytes an id; got {n} bytes", f"{where}candidates")
+        n //= 8
+    if n == 0:
+        raise MessageError("must hold at least one id, got none", f"{where}candidates")
+    if request.k is not None and request.k < 1:
+        raise MessageError(f"must be at least 1, got {request.k}", f"{where}k")
+    if request.bids is not None:
+        size = len(request.bids) / (4 if isinstance(request.bids, bytes) else 1)
+        if size != n:
+            raise MessageError(f"must be one a candidate ({n}), got {size:g}", f"{where}bids")
+        values = bids(request)
+        assert values is not None
+        if not (np.isfinite(values) & (values >= 0)).all():
+            first = int(np.flatnonzero(~(np.isfinite(values) & (values >= 0)))[0])
+            raise MessageError(f"must be finite and not negative, got {values[first]:g}", f"{where}bids[{first}]")
+    return n

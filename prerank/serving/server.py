@@ -1,0 +1,76 @@
+"""The process that serves: uvicorn with uvloop and httptools, one or several workers on one socket.
+
+The socket is bound before anything is loaded, so that a port in use is one line at once. SIGTERM and Ctrl-C let what is
+in flight finish, then the process ends with status 0.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+from contextlib import closing
+from functools import partial
+
+from litestar import Litestar
+
+from prerank.serving.app import Settings, create
+from prerank.serving.generation import open_current
+from prerank.serving.measures import SHARED
+from prerank.serving.scorer import Builder
+
+GRACE = 30  # seconds that requests in flight are given to finish
+
+
+class ServerError(ValueError):
+    """The server cannot start; the message says why."""
+
+
+def serve(settings: Settings, build: Builder, *, host: str = "127.0.0.1", port: int = 8080, workers: int = 1) -> None:
+    """Serve until SIGTERM or Ctrl-C. Raises ServerError (port in use) and GenerationError (nothing to serve).
+
+    build     model builder; with several workers it must be a module's function, they import it
+    port      0: a free one (logged)
+    """
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    with closing(bind(host, port)) as listener:
+        open_current(settings.folder)  # before workers start: a missing generation is one line, not one a worker
+        config = uvicorn.Config(
+            partial(worker, settings, build), factory=True, loop="uvloop", http="httptools", ws="none", log_level="warning",
+            access_log=False, timeout_graceful_shutdown=GRACE, timeout_worker_healthcheck=120, workers=workers, server_header=False,
+        )  # fmt: skip
+        print(f"serving http://{host}:{listener.getsockname()[1]} (POST /score, GET /docs)", flush=True)
+        if workers == 1:
+            for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn finishes what is in flight, then raises the signal again
+                signal.signal(number, lambda *_: None)
+            uvicorn.Server(config).run([listener])
+            return
+        with tempfile.TemporaryDirectory(prefix="prerank-metrics-") as shared:
+            os.environ[SHARED] = shared
+            Multiprocess(config, [listener]).run()
+
+
+def worker(settings: Settings, build: Builder) -> Litestar:
+    """What each worker process runs: one torch thread, because requests, not products, are what runs in parallel."""
+    import torch
+
+    torch.set_num_threads(1)
+    return create(settings, build)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises ServerError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ServerError(f"port {port} on {host}: {reason.lower()}; choose another with --port") from None
+    listener.set_inheritable(True)
+    return listener
