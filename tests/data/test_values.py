@@ -46,7 +46,7 @@ def test_cast(values: list[Any], dtype: pl.DataType, expected: list[Any]) -> Non
         ([2.0**60], INT, "not an integer"),
         (
             ["9223372036854775808"],
-            I,
+            INT,
             "x: 1 value does not fit a 64-bit integer (store such ids as text), first at row 1: '9223372036854775808'",
         ),
         ([2**63, 1, 2**64 - 1], INT, "x: 2 values do not fit a 64-bit integer"),
