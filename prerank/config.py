@@ -239,8 +239,11 @@ def parse(raw: dict[str, Any], overrides: list[str] | tuple[str, ...] = (), wher
 
 
 def dump(config: Config) -> str:
-    """The settings that differ from the defaults, as YAML that `load` reads back to an equal Config."""
-    return yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+    """The settings that were written, as YAML that `load` reads back to an equal Config.
+
+    Also where it equals the default: a recipe fills in what was not written, so a written `split.kind: random` means something.
+    """
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
 
 
 def nearest(word: str, valid: typing.Iterable[str]) -> str:
