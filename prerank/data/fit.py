@@ -17,7 +17,7 @@ from prerank.data.errors import DataError
 from prerank.data.labels import LabelCheck
 from prerank.data.log import Events, Log
 from prerank.data.sources import Entity, Sources
-from prerank.data.split import NAMES, Splitter
+from prerank.data.split import NAMES, Splitter, by_column
 from prerank.data.statistics import Counts
 from prerank.data.values import as_type, not_null
 from prerank.schema import Feature
@@ -41,6 +41,8 @@ class Walk:
         return not_null(as_type(events.frame[column], self.sources.id_type(side), what, events.place), what, events.place)
 
     def split(self, events: Events, users: pl.Series) -> NDArray[np.uint8]:
+        if self.sources.data.split.column:
+            return by_column(events.frame[self.sources.data.split.column], events.place)
         return self.splitter.assign(events.numbers, users, self.log.times(events) if self.sources.data.split.kind == "time" else None)
 
     def values(self, events: Events, feature: Feature) -> pl.Series:

@@ -36,7 +36,7 @@ from prerank.data.split import NAMES, Splitter, time_cuts
 from prerank.data.values import as_type, value_type
 from prerank.data.write import write
 
-FORMAT = 1  # of the folder; a change makes every cache stale
+FORMAT = 2  # of the folder; a change makes every cache stale
 _ABANDONED = 24 * 3600.0  # seconds after which another process's temporary folder is rubbish
 Progress = Callable[[str, float], None]  # stage, part done in [0, 1]
 

@@ -53,7 +53,7 @@ class Sources:
         """What a walk over the log reads: {column: type, or None for as stored}."""
         data = self.data
         columns: dict[str, pl.DataType | None] = dict.fromkeys([data.user_id, data.item_id, *self.labels.columns])
-        columns |= dict.fromkeys([c for c in (data.time, data.request) if c])
+        columns |= dict.fromkeys([c for c in (data.time, data.request, data.split.column) if c])
         columns |= dict.fromkeys(f.source for f in self.features("log"))
         columns |= dict.fromkeys(d.by for d in self.derived.values())
         told = set(self.labels.conditions) - {data.user_id, data.item_id}
@@ -86,7 +86,7 @@ def find(data: Data) -> Sources:
     users = Table(data.users, "users") if data.users else None
     items = Table(data.items, "items") if data.items else None
     problems = [log.problem(data.user_id, "data.user_id"), log.problem(data.item_id, "data.item_id")]
-    problems += [log.problem(c, f"data.{k}") for k, c in (("time", data.time), ("request", data.request)) if c]
+    problems += [log.problem(c, f"data.{k}") for k, c in (("time", data.time), ("request", data.request), ("split.column", data.split.column)) if c]
     problems += [t.problem(c, f"data.{n}") for t, c, n in ((users, data.user_id, "user_id"), (items, data.item_id, "item_id")) if t]
     problems.append(splitting.check(data.split, bool(data.time)))
     derived = {d.name: d for d in data.derive}

@@ -4,6 +4,7 @@ random   by a hash of the row's number in the log under the seed: the same on ev
          rows that are dropped move no other row
 user     by a hash of the raw user id: all rows of a user are on one side
 time     by moments, or by fractions of the rows in order of time (rows of one instant stay together)
+column   as a column of the log says: 0, 1 or 2
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from prerank.config import Split
 from prerank.data.errors import DataError
 from prerank.data.hashing import of_values, uniform
 from prerank.data.timestamps import Timestamps
+from prerank.data.values import Place, as_type, not_null, row
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 NAMES = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
@@ -42,6 +44,17 @@ class Splitter:
         u = uniform(keys, self.split.seed)
         test, validation = float(self.split.test), float(self.split.validation)
         return np.where(u < test, TEST, np.where(u < test + validation, VALIDATION, TRAIN)).astype(np.uint8)
+
+
+def by_column(values: pl.Series, place: Place = row) -> NDArray[np.uint8]:
+    """A split that the log itself holds: 0, 1 or 2 [n] -> uint8 [n]. Raises DataError at anything else."""
+    what = f"split.column '{values.name}'"
+    split = not_null(as_type(values, pl.Int64(), what, place), what, place).to_numpy()
+    wrong = np.flatnonzero((split < TRAIN) | (split > TEST))
+    if len(wrong):
+        first = int(wrong[0])
+        raise DataError(f"{what}: must be 0 (train), 1 (validation) or 2 (test); {len(wrong)} are not, first at {place(first)}: {split[first]}")
+    return split.astype(np.uint8)
 
 
 def check(split: Split, has_time: bool) -> str | None:

@@ -14,31 +14,62 @@ from numpy.typing import NDArray
 
 from prerank.data.hashing import mix
 
+_HELD = 1 << 20  # values that are grouped at once
+_DENSE = 1 << 21  # span of integers that an array counts (16 MB)
 _SAMPLE = 1 << 20  # numbers kept for quantiles; logs up to this size have exact quantiles
 
 
 class Counts:
-    """How often each value occurred."""
+    """How often each value occurred.
+
+    Integers close to each other (most ids) are counted in an array; others are held back until there
+    are many and then grouped at once.
+    """
 
     def __init__(self, dtype: pl.DataType) -> None:
         self.dtype = dtype
-        self._parts: list[pl.DataFrame] = []
-        self._rows, self._limit = 0, 1 << 20
+        self._array = np.zeros(0, np.int64)  # counts of the integers from _low on
+        self._low = 0
+        self._held: list[pl.DataFrame] = []
+        self._rows, self._limit = 0, _HELD
 
     def update(self, values: pl.Series, weights: NDArray[np.int64] | None = None) -> None:
         """values [n] of the given type; weights [n]: how often each counts (default: once). Missing values are left out."""
-        frame = pl.DataFrame({"value": values, "count": np.ones(len(values), np.int64) if weights is None else weights})
-        self._parts.append(_sum(frame.filter(pl.col("value").is_not_null() & (pl.col("count") > 0))))
-        self._rows += len(self._parts[-1])
+        if values.null_count():
+            known = values.is_not_null()
+            values, weights = values.drop_nulls(), None if weights is None else weights[known.to_numpy()]
+        if not len(values) or self._counted(values, weights):
+            return
+        self._held.append(pl.DataFrame({"value": values, "count": np.ones(len(values), np.int64) if weights is None else weights}))
+        self._rows += len(values)
         if self._rows > self._limit:
-            self._parts = [self.get()]
-            self._rows = len(self._parts[0])
-            self._limit = max(self._limit, 2 * self._rows)
+            self._held = [_sum(self._held)]
+            self._rows = len(self._held[0])
+            self._limit = max(_HELD, 2 * self._rows)
 
     def get(self) -> pl.DataFrame:
-        """Columns value and count, most frequent first, ties by value."""
-        empty = pl.DataFrame(schema={"value": self.dtype, "count": pl.Int64})
-        return _sum(pl.concat([empty, *self._parts])).sort(["count", "value"], descending=[True, False])
+        """Columns value and count (above 0), most frequent first, ties by value."""
+        found = np.flatnonzero(self._array)
+        counted = pl.DataFrame({"value": pl.Series(found + self._low, dtype=pl.Int64).cast(self.dtype), "count": self._array[found]})
+        every = _sum([counted, *self._held]) if self._held else counted
+        return every.filter(pl.col("count") > 0).sort(["count", "value"], descending=[True, False])
+
+    def _counted(self, values: pl.Series, weights: NDArray[np.int64] | None) -> bool:
+        """Whether the array could take the values."""
+        if self.dtype != pl.Int64:
+            return False
+        numbers = values.to_numpy()
+        low, high = int(numbers.min()), int(numbers.max())
+        if len(self._array):
+            low, high = min(low, self._low), max(high, self._low + len(self._array) - 1)
+        if high - low >= _DENSE:
+            return False
+        if high - low >= len(self._array):
+            wider = np.zeros(high - low + 1, np.int64)
+            wider[self._low - low : self._low - low + len(self._array)] = self._array
+            self._array, self._low = wider, low
+        self._array += np.bincount(numbers - self._low, weights, minlength=len(self._array)).astype(np.int64)
+        return True
 
 
 class Sample:
@@ -109,5 +140,5 @@ class Moments:
         return self._mean, deviation if deviation > 1e-12 * abs(self._mean) else 1.0
 
 
-def _sum(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.group_by("value").agg(pl.col("count").sum())
+def _sum(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(frames).group_by("value").agg(pl.col("count").sum())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prerank.config import Split
 from prerank.data import DataError
-from prerank.data.split import Splitter, check, quantile, time_cuts
+from prerank.data.split import Splitter, by_column, check, quantile, time_cuts
 from prerank.data.timestamps import Timestamps
 
 N = 50_000
@@ -96,3 +96,13 @@ def test_check() -> None:
     assert check(Split(), has_time=False) is None
     assert "needs data.time" in (check(Split(kind="time"), has_time=False) or "")
     assert "leave no rows to train on" in (check(Split(validation=0.5, test=0.5), has_time=False) or "")
+
+
+def test_a_column_of_the_log_says_it() -> None:
+    assert by_column(pl.Series("part", [2, 0, 1, 1], dtype=pl.UInt8)).tolist() == [2, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("values", "said"), [([0, 3], "first at row 2: 3"), ([0, -1, 7], "2 are not, first at row 2: -1"), ([None, 1], "missing")])
+def test_a_column_that_says_something_else_is_refused(values: list[int | None], said: str) -> None:
+    with pytest.raises(DataError, match=f"split.column 'part'.*{said}"):
+        by_column(pl.Series("part", values))
