@@ -86,7 +86,8 @@ def find(data: Data) -> Sources:
     users = Table(data.users, "users") if data.users else None
     items = Table(data.items, "items") if data.items else None
     problems = [log.problem(data.user_id, "data.user_id"), log.problem(data.item_id, "data.item_id")]
-    problems += [log.problem(c, f"data.{k}") for k, c in (("time", data.time), ("request", data.request), ("split.column", data.split.column)) if c]
+    optional = {"time": data.time, "request": data.request, "split.column": data.split.column}
+    problems += [log.problem(c, f"data.{k}") for k, c in optional.items() if c]
     problems += [t.problem(c, f"data.{n}") for t, c, n in ((users, data.user_id, "user_id"), (items, data.item_id, "item_id")) if t]
     problems.append(splitting.check(data.split, bool(data.time)))
     derived = {d.name: d for d in data.derive}

@@ -52,8 +52,8 @@ def by_column(values: pl.Series, place: Place = row) -> NDArray[np.uint8]:
     split = not_null(as_type(values, pl.Int64(), what, place), what, place).to_numpy()
     wrong = np.flatnonzero((split < TRAIN) | (split > TEST))
     if len(wrong):
-        first = int(wrong[0])
-        raise DataError(f"{what}: must be 0 (train), 1 (validation) or 2 (test); {len(wrong)} are not, first at {place(first)}: {split[first]}")
+        first = f"first at {place(int(wrong[0]))}: {split[wrong[0]]}"
+        raise DataError(f"{what}: must be 0 (train), 1 (validation) or 2 (test); {len(wrong)} are not, {first}")
     return split.astype(np.uint8)
 
 

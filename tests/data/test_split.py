@@ -102,7 +102,9 @@ def test_a_column_of_the_log_says_it() -> None:
     assert by_column(pl.Series("part", [2, 0, 1, 1], dtype=pl.UInt8)).tolist() == [2, 0, 1, 1]
 
 
-@pytest.mark.parametrize(("values", "said"), [([0, 3], "first at row 2: 3"), ([0, -1, 7], "2 are not, first at row 2: -1"), ([None, 1], "missing")])
+@pytest.mark.parametrize(
+    ("values", "said"), [([0, 3], "first at row 2: 3"), ([0, -1, 7], "2 are not, first at row 2: -1"), ([None, 1], "missing")]
+)
 def test_a_column_that_says_something_else_is_refused(values: list[int | None], said: str) -> None:
     with pytest.raises(DataError, match=f"split.column 'part'.*{said}"):
         by_column(pl.Series("part", values))
