@@ -87,7 +87,7 @@ def guess(
     time = told.get("time") or _time(log)
     request = _named(REQUEST, log.columns)
     outcomes = _outcomes(log, {user_id, item_id, time, request})
-    label = (told["label"], _how(told["label"], log)) if "label" in told else _label(outcomes)
+    label = _told_label(told["label"], log) if "label" in told else _label(outcomes)
     others = {_label_name(c): how for c, how in outcomes.items() if _columns(how).isdisjoint(_columns(label[1]))}
     found = Guess(user_id, item_id, time, request, (_label_name(label[0]), label[1]), others)
     _log_features(found, log, _columns(label[1]) | set(outcomes))
@@ -102,6 +102,11 @@ def guess(
     return found
 
 
+def named_like_outcome(column: str) -> bool:
+    """True when a column is named for something the user did after the impression."""
+    return bool(_ACTION.search(column.lower()))
+
+
 def _key(role: str, names: tuple[str, ...], log: pl.DataFrame, table: pl.DataFrame | None) -> str:
     """The id column: by name, else the one column that the entity's table shares and that is unique there."""
     named = _named(names, log.columns)
@@ -111,7 +116,9 @@ def _key(role: str, names: tuple[str, ...], log: pl.DataFrame, table: pl.DataFra
     if len(shared) == 1:
         return shared[0]
     option = f"--{role.replace('_', '-')}"
-    raise ConfigError(f"init: cannot tell which column is the {role}; name it with {option} COLUMN; columns: {', '.join(log.columns)}")
+    raise ConfigError(
+        f"init: cannot tell which column is the {role.replace('_', ' ')}; name it with {option} COLUMN; columns: {', '.join(log.columns)}"
+    )
 
 
 def _named(names: tuple[str, ...], columns: list[str]) -> str | None:
@@ -140,7 +147,7 @@ def _outcomes(log: pl.DataFrame, roles: set[str | None]) -> dict[str, dict[str, 
     """Columns that say what happened, and how each makes a label; the likeliest first."""
     found = {}
     for column in sorted(log.columns, key=_rank):
-        known = column.lower() in (*LABELS, *RATINGS) or _ACTION.search(column.lower())
+        known = column.lower() in (*LABELS, *RATINGS) or named_like_outcome(column)
         if column not in roles and known and (how := _how(column, log)):
             found[column] = how
     return found
@@ -151,7 +158,7 @@ def _rank(column: str) -> int:
     return names.index(column.lower()) if column.lower() in names else len(names)
 
 
-def _how(column: str, log: pl.DataFrame) -> dict[str, Any]:
+def _how(column: str, log: pl.DataFrame, *, rating: bool = False) -> dict[str, Any]:
     """0/1 or true/false: the column; a rating: above its middle; nothing when it is no label."""
     values = log[column].drop_nulls()
     if values.dtype == pl.Boolean:
@@ -161,7 +168,7 @@ def _how(column: str, log: pl.DataFrame) -> dict[str, Any]:
     distinct = values.unique()
     if set(distinct.to_list()) <= {0, 1}:
         return {"column": column}
-    if column.lower() in RATINGS and len(distinct) <= 20:
+    if (rating or column.lower() in RATINGS) and len(distinct) <= 20:
         middle = (float(distinct.min()) + float(distinct.max())) / 2  # type: ignore[arg-type]
         return {"rule": f"{column} > {middle:g}"}
     return {}
@@ -171,6 +178,13 @@ def _label(outcomes: Mapping[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]
     if not outcomes:
         raise ConfigError("init: cannot tell which column is the label; name it with --label COLUMN (0 and 1, true and false, or a rating)")
     return next(iter(outcomes.items()))
+
+
+def _told_label(column: str, log: pl.DataFrame) -> tuple[str, dict[str, Any]]:
+    how = _how(column, log, rating=True)
+    if not how:
+        raise ConfigError(f"--label: column '{column}' is neither 0 and 1, nor true and false, nor a rating")
+    return column, how
 
 
 def _label_name(column: str) -> str:
@@ -189,7 +203,7 @@ def _log_features(found: Guess, log: pl.DataFrame, outcomes: set[str]) -> None:
         if column in roles:
             continue
         described = describe(log[column], column)
-        if column in outcomes or _ACTION.search(column.lower()):
+        if column in outcomes or named_like_outcome(column):
             found.left_out[column] = "the outcome decides it"
         elif _CLOCK.search(column.lower()):
             found.left_out[column] = "a time"

@@ -98,7 +98,7 @@ def load(name: str, verb: Verb) -> Any:
         app = typer.Typer(add_completion=False)
         app.command(name)(getattr(module, verb.function or name))
     command: Any = typer.main.get_command(app)
-    command.name = name
+    command.name, command.help = name, command.help or verb.help
     return command
 
 
