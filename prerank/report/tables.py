@@ -74,10 +74,11 @@ class Table:
         from rich.table import Table as RichTable
 
         caption = "\n".join(self._notes()) or None
-        table = RichTable(title=escape(self.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+        table.title, table.title_justify, table.title_style = escape(self.title), "left", "bold"
         table.caption, table.caption_justify = caption and escape(caption), "left"
         for column, right in zip(self.columns, self._right(), strict=True):
-            table.add_column(escape(_heading(column)), justify="right" if right else "left", no_wrap=right)
+            table.add_column(escape(_heading(column)), justify="right" if right else "left", no_wrap=right, overflow="fold")
         for index, cells in enumerate(self._cells()):
             marked = [f"[bold]{escape(c)}[/]" if b else escape(c) for c, b in zip(cells, self._bold(index), strict=True)]
             if self.leaky[index]:
