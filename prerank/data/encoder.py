@@ -24,12 +24,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from prerank.data.errors import DataError
-from prerank.data.values import Place, as_type, row, series
+from prerank.data.values import Place, Values, as_lists, as_type, flatten, numbers, row, series
 from prerank.data.vocabulary import Vocabulary
 from prerank.schema import FIRST, MISSING
 
 Column = NDArray[Any]  # int32 or float32, one row per row
-Values = pl.Series | list[Any]
 
 
 class Encoder(Protocol):
@@ -60,8 +59,7 @@ class Categorical:
 
     def encode(self, values: Values, place: Place = row) -> Column:
         """[n] -> int32 [n]"""
-        what = f"feature '{self.name}'"
-        return self.vocabulary.rows(series(values, what), what, place)
+        return self.vocabulary.rows(values, f"feature '{self.name}'", place)
 
     def missing(self) -> Column:
         return np.array([MISSING], np.int32)
@@ -83,19 +81,14 @@ class Many:
     def size(self) -> int:
         return self.vocabulary.size
 
-    def lists(self, values: Values) -> pl.Series:
-        """Lists of at most `max_length` values without missing ones; never null.  # [n]"""
-        return as_lists(values, self.name, self.separator, self.max_length, self.keep)
-
     def encode(self, values: Values, place: Place = row) -> Column:
         """[n] -> int32 [n, max_length]"""
-        lists = self.lists(values)
-        lengths = lists.list.len().to_numpy().astype(np.int64)
-        out = np.zeros((len(lists), self.max_length), np.int32)
-        inner = lists.filter(lists.list.len() > 0).list.explode()
-        rows = np.repeat(np.arange(len(lists)), lengths)
+        what = f"feature '{self.name}'"
+        flat, lengths = flatten(values, what, self.separator, self.max_length, self.keep)
+        out = np.zeros((len(lengths), self.max_length), np.int32)
+        rows = np.repeat(np.arange(len(lengths)), lengths)
         at = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        out[rows, at] = self.vocabulary.rows(inner, f"feature '{self.name}'", lambda i: place(int(rows[i])))
+        out[rows, at] = self.vocabulary.rows(flat, what, lambda i: place(int(rows[i])))
         out[lengths == 0, 0] = MISSING
         return out
 
@@ -119,7 +112,7 @@ class Bins:
 
     def encode(self, values: Values, place: Place = row) -> Column:
         """[n] -> int32 [n]"""
-        x = numbers(values, self.name, place)
+        x = numbers(values, f"feature '{self.name}'", place)
         bins = (np.searchsorted(self.edges, x, side="right") + FIRST).astype(np.int32)
         bins[~np.isfinite(x)] = MISSING
         return bins
@@ -142,7 +135,7 @@ class Standardise:
 
     def encode(self, values: Values, place: Place = row) -> Column:
         """[n] -> float32 [n]"""
-        x = numbers(values, self.name, place)
+        x = numbers(values, f"feature '{self.name}'", place)
         x[~np.isfinite(x)] = self.mean
         return ((x - self.mean) / self.deviation).astype(np.float32)
 
@@ -165,7 +158,7 @@ class Vector:
     def encode(self, values: Values, place: Place = row) -> Column:
         """[n] -> float32 [n, dim]. Raises DataError when a vector has another length."""
         what = f"feature '{self.name}'"
-        lists = _split(series(values, what), self.separator, what)
+        lists = as_lists(series(values, what), self.separator, what)
         lengths = lists.list.len().fill_null(self.dim).to_numpy()
         wrong = np.flatnonzero(lengths != self.dim)
         if len(wrong):
@@ -183,38 +176,6 @@ class Vector:
 
 
 ENCODERS: dict[str, type] = {c.kind: c for c in (Categorical, Many, Bins, Standardise, Vector)}
-
-
-def numbers(values: Values, name: str, place: Place = row) -> NDArray[np.float64]:
-    """Numbers with NaN for missing ones, a fresh array.  # [n]"""
-    what = f"feature '{name}'"
-    return np.array(as_type(series(values, what), pl.Float64(), what, place).fill_null(float("nan")).to_numpy())
-
-
-def as_lists(values: Values, name: str, separator: str, max_length: int, keep: Literal["first", "last"]) -> pl.Series:
-    """Lists of at most `max_length` values without missing ones; never null.  # [n]"""
-    what = f"feature '{name}'"
-    lists = _split(series(values, what), separator, what)
-    lists = lists.list.drop_nulls()
-    if lists.null_count():
-        lists = pl.select(pl.coalesce(lists, pl.lit([], dtype=lists.dtype))).to_series()
-    return lists.list.head(max_length) if keep == "first" else lists.list.tail(max_length)
-
-
-def _split(values: pl.Series, separator: str, what: str) -> pl.Series:
-    """Lists from lists, from text (empty text: an empty list), or from single values (lists of one)."""
-    if values.dtype == pl.Null:
-        return values.cast(pl.List(pl.Int64))
-    if isinstance(values.dtype, pl.Array):
-        return values.arr.to_list()
-    if isinstance(values.dtype, pl.List):
-        return values
-    if values.dtype.is_nested() or values.dtype == pl.Binary:
-        raise DataError(f"{what}: values must be lists, or text split by '{separator}'; got {values.dtype}")
-    if values.dtype in (pl.String, pl.Categorical, pl.Enum):
-        parts = values.cast(pl.String).str.split(separator)
-        return parts.list.eval(pl.element().str.strip_chars().filter(pl.element().str.strip_chars() != ""))
-    return pl.select(pl.when(values.is_not_null()).then(pl.concat_list(values))).to_series()
 
 
 def save(encoders: Mapping[str, Encoder], folder: Path) -> None:

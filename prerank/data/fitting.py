@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from prerank.data.encoder import Bins, Categorical, Encoder, Many, Standardise, Vector, as_lists, numbers
+from prerank.data.encoder import Bins, Categorical, Encoder, Many, Standardise, Vector
 from prerank.data.statistics import Counts, Moments, Sample
-from prerank.data.values import Place, as_type, row, value_type
+from prerank.data.values import Place, Values, as_type, flatten, numbers, row, series, value_type
 from prerank.data.vocabulary import Vocabulary
 from prerank.schema import Feature, Schema
 
@@ -33,15 +33,15 @@ class VocabularyFitter:
 
     def update(self, values: pl.Series, keys: NDArray[np.int64], weights: Weights = None, place: Place = row) -> None:
         f = self.feature
+        what = f"feature '{f.name}'"
+        flat: Values = values
         if f.many:
-            lists = as_lists(values, f.name, f.separator, f.max_length, _keep(f))
-            lengths = lists.list.len().to_numpy()
+            flat, lengths = flatten(values, what, f.separator, f.max_length, _keep(f))
             weights = None if weights is None else np.repeat(weights, lengths)
-            rows = np.repeat(np.arange(len(lists)), lengths)
-            values = lists.filter(lists.list.len() > 0).list.explode()
+            rows = np.repeat(np.arange(len(lengths)), lengths)
             origin = place
             place = lambda i: origin(int(rows[i]))  # noqa: E731
-        self.counts.update(as_type(values, self.counts.dtype, f"feature '{f.name}'", place), weights)
+        self.counts.update(as_type(series(flat, what), self.counts.dtype, what, place), weights)
 
     def get(self) -> Encoder:
         return with_vocabulary(self.feature, Vocabulary.fit(self.counts.get(), self.feature.min_count))
@@ -54,7 +54,7 @@ class BinsFitter:
         self.feature, self.sample = feature, Sample()
 
     def update(self, values: pl.Series, keys: NDArray[np.int64], weights: Weights = None, place: Place = row) -> None:
-        self.sample.update(numbers(values, self.feature.name, place), keys, weights)
+        self.sample.update(numbers(values, f"feature '{self.feature.name}'", place), keys, weights)
 
     def get(self) -> Encoder:
         return Bins(self.feature.name, self.sample.get(self.feature.bins or 0))
@@ -67,7 +67,7 @@ class StandardiseFitter:
         self.feature, self.moments = feature, Moments()
 
     def update(self, values: pl.Series, keys: NDArray[np.int64], weights: Weights = None, place: Place = row) -> None:
-        self.moments.update(numbers(values, self.feature.name, place), weights)
+        self.moments.update(numbers(values, f"feature '{self.feature.name}'", place), weights)
 
     def get(self) -> Encoder:
         return Standardise(self.feature.name, *self.moments.get())

@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 AUTO_FULL = 20_000_000  # rows up to which `auto` permutes them all
 BLOCK = 1 << 15  # neighbouring rows that stay together in a window
-WINDOW = 32  # blocks in memory at a time
+WINDOW = 16  # blocks in memory at a time
 
 
 class Distinct:

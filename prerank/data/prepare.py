@@ -73,7 +73,7 @@ def fingerprint(sources: Sources) -> str:
     """16 hex digits that change with any file (name, size, time of change) or setting that the columns depend on."""
     settings = sources.data.model_dump(mode="json", exclude={"recipe", "options", "log", "users", "items", "cache"})
     tables = [t.stamp() if t else None for t in (sources.log, sources.users, sources.items)]
-    text = json.dumps([FORMAT, settings, tables], sort_keys=True)
+    text = json.dumps([FORMAT, settings, tables])  # keys unsorted: the order of labels is the order of the objectives
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -16,7 +16,7 @@ from prerank.data.hashing import mix
 
 _HELD = 1 << 20  # values that are grouped at once
 _DENSE = 1 << 21  # span of integers that an array counts (16 MB)
-_SAMPLE = 1 << 20  # numbers kept for quantiles; logs up to this size have exact quantiles
+_SAMPLE = 1 << 18  # numbers kept for quantiles; logs up to this size have exact quantiles
 
 
 class Counts:

@@ -140,3 +140,16 @@ def test_round_trip_without_pickle(tmp_path: Path) -> None:
 def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"encoders '.*': cannot be read"):
         encoder.load(tmp_path)
+
+
+@given(
+    st.lists(st.none() | st.lists(st.none() | LETTERS | st.just(" a"), max_size=6) | st.text("abq| ", max_size=6), min_size=1, max_size=5)
+)
+def test_a_request_is_encoded_as_a_column_is(values: list[str | list[str | None] | None]) -> None:
+    """Short lists take a path of their own, which must agree with the long one."""
+    many = Many("x", words(), 3, "last")
+    for value in values:
+        column = pl.Series([value], dtype=pl.List(pl.String) if isinstance(value, list) else pl.String)
+        assert many.encode([value]).tolist() == many.encode(column).tolist()
+    flat = [v for v in values if not isinstance(v, list)]
+    assert Categorical("x", words()).encode(flat).tolist() == Categorical("x", words()).encode(pl.Series(flat, dtype=pl.String)).tolist()

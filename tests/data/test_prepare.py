@@ -259,7 +259,12 @@ def test_changes_are_noticed(make: Make) -> None:
         {"users": None, "features": ()},
     ):
         marks.add(prepare(data.model_copy(update=change)).fingerprint)
-    assert len(marks) == 7
+    two = {"a": data.labels["like"], "b": data.labels["like"]}
+    for labels in (two, dict(reversed(two.items()))):
+        found = prepare(data.model_copy(update={"labels": labels}))
+        assert found.schema.objectives == tuple(labels)
+        marks.add(found.fingerprint)
+    assert len(marks) == 9
 
 
 def test_moving_files_or_the_cache_changes_nothing(make: Make, tmp_path: Path) -> None:
