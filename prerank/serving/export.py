@@ -19,7 +19,7 @@ from prerank.data.encoder import Encoder
 from prerank.data.encoder import save as save_encoders
 from prerank.index import DTYPES, DType, pack, padded
 from prerank.schema import Schema
-from prerank.serving.calibration import CALIBRATORS
+from prerank.serving.calibration import CALIBRATORS, CalibrationError
 from prerank.serving.generation import GenerationError, Meta, write
 
 
@@ -37,7 +37,8 @@ class Exportable(Protocol):
 
 def export(dataset: Exportable, model: nn.Module, *, folder: str | Path, options: Mapping[str, Any], name: str = "prerank",
            calibrate_on: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None, calibrator: str = "platt", dtype: DType = "fp32",
-           batch_size: int = 8192, keep: int = 3, progress: Callable[[int, int], None] | None = None) -> Path:  # fmt: skip
+           batch_size: int = 8192, keep: int = 3, progress: Callable[[int, int], None] | None = None,
+           skipped: Callable[[str], None] | None = None) -> Path:  # fmt: skip
     """Write the next generation below `folder` and put it in force. Returns its folder.
 
     model          a PreRanker (`encode`, `head.groups`); left in eval mode, on its device
@@ -45,6 +46,7 @@ def export(dataset: Exportable, model: nn.Module, *, folder: str | Path, options
     calibrate_on   validation logits and labels, [n, T] both; None: no calibrator, so no ordering by eCPM
     dtype          how item rows are stored: fp32 exact, bf16 half, int8 a quarter of the memory
     progress       called with (items done, items)
+    skipped        told why an objective gets no calibrator; None: that is an error
     Raises GenerationError, CalibrationError, OSError (a full disk); then nothing is left of the new generation.
     """
     if dtype not in DTYPES:
@@ -53,7 +55,7 @@ def export(dataset: Exportable, model: nn.Module, *, folder: str | Path, options
         raise GenerationError(f"export: calibrator must be one of {', '.join(CALIBRATORS)}; got '{calibrator}'")
     if len(dataset.item_ids) == 0:
         raise GenerationError("export: the data has no items")
-    calibrators = _calibrators(dataset.schema.objectives, calibrate_on, calibrator)
+    calibrators = _calibrators(dataset.schema.objectives, calibrate_on, calibrator, skipped)
     groups = [(g.user_heads, g.item_heads, g.width, g.objective) for g in _preranker(model).head.groups]
     model.eval()
 
@@ -96,13 +98,25 @@ def _preranker(model: nn.Module) -> PreRanker:
     return model  # type: ignore[return-value]
 
 
-def _calibrators(objectives: Sequence[str], on: tuple[NDArray[np.floating], NDArray[np.floating]] | None, kind: str) -> dict[str, dict[str, Any]]:
+def _calibrators(objectives: Sequence[str], on: tuple[NDArray[np.floating], NDArray[np.floating]] | None, kind: str,
+                 skipped: Callable[[str], None] | None) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """The state of each objective's calibrator."""
     if on is None:
         return {}
     logits, labels = (np.asarray(a).reshape(len(a), -1) for a in on)
     if logits.shape != labels.shape or logits.shape[1] != len(objectives):
-        raise GenerationError(f"export: calibrate_on must be logits and labels [n, {len(objectives)}], got {logits.shape} and {labels.shape}")
-    return {name: CALIBRATORS[kind].fit(logits[:, t], labels[:, t]).state() for t, name in enumerate(objectives)}
+        raise GenerationError(
+            f"export: calibrate_on must be logits and labels [n, {len(objectives)}], got {list(logits.shape)} and {list(labels.shape)}"
+        )
+    states = {}
+    for t, name in enumerate(objectives):
+        try:
+            states[name] = CALIBRATORS[kind].fit(logits[:, t], labels[:, t]).state()
+        except CalibrationError as error:
+            if skipped is None:
+                raise
+            skipped(f"objective '{name}' gets no calibrator: {error}")
+    return states
 
 
 def _write_ids(path: Path, ids: pl.Series, side: str) -> None:

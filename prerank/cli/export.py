@@ -1,0 +1,46 @@
+"""`prerank export`: a trained run becomes a generation that can be served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    run: Annotated[Path | None, typer.Argument(help="run folder; default: the newest below runs/")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="folder of generations; default: RUN/generations")] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="how item vectors are stored: fp32, bf16 (half the memory), int8 (a quarter)")] = "fp32",
+    calibrator: Annotated[str, typer.Option("--calibrator", help="fitted on validation: platt, isotonic, or none")] = "platt",
+    keep: Annotated[int, typer.Option("--keep", min=1, help="generations that stay in the folder")] = 3,
+) -> None:
+    """Encode all items, fit the calibrator, write the next generation and put it in force.
+
+    Examples:
+
+        prerank export runs/ml1m
+
+        prerank export runs/ml1m --to /srv/generations --dtype bf16
+    """
+    from prerank.cli.verbs import complain
+    from prerank.run import open_run
+    from prerank.serving import Generation
+    from prerank.serving import export as write
+
+    opened = open_run(run)
+    on = None
+    if calibrator != "none":
+        if len(opened.dataset.rows("validation")):
+            on = opened.logits("validation")
+        else:
+            complain("no validation rows, so no calibrator: requests with bids will be refused", level="warning")
+    folder = write(
+        opened.dataset, opened.model, folder=to or opened.folder / "generations", options=opened.config.model.model_dump(mode="json"),
+        name=opened.config.name, calibrate_on=on, calibrator="platt" if calibrator == "none" else calibrator, dtype=dtype, keep=keep,
+        skipped=lambda why: complain(f"{why}; requests with bids for it will be refused", level="warning"),
+    )  # fmt: skip
+    generation = Generation(folder)
+    typer.echo(f"{folder}: {generation.meta.items:,} items, {generation.meta.users:,} users, {dtype}, "
+               f"{generation.items.rows.nbytes / 2**20:,.1f} MiB of item vectors, calibrated: {', '.join(generation.calibrators) or 'no'}")  # fmt: skip
+    typer.echo(f"next: prerank serve {folder.parent}")
