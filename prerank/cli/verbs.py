@@ -76,8 +76,8 @@ def one_line(*, debug: bool) -> Iterator[None]:
     """The user's mistakes become one line each and status 2, Ctrl-C one line and 130; bugs pass through."""
     try:
         yield
-    except KeyboardInterrupt:
-        complain("interrupted")
+    except KeyboardInterrupt as stop:
+        complain(str(stop) or "interrupted")  # training says where it stopped and how to go on
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         lines = sentences(error)
