@@ -162,8 +162,8 @@ class Table:
         if not rows:
             raise DataError(f"{self.role} '{file}': has a header but no rows")
         frame = pl.concat(head)
-        share = min(1.0, frame.estimated_size() / max(file.stat().st_size, 1))
-        self.rows = len(frame) / max(share, 1e-9) * sum(f.stat().st_size for f in self.files) / file.stat().st_size
+        size = sum(int(frame[c].str.len_bytes().sum()) + rows for c in frame.columns)  # a comma or line end after each cell
+        self.rows = rows / size * sum(f.stat().st_size for f in self.files)
         frame = frame.head(SNIFF)
         return {name: _told(frame[name]) for name in frame.columns}
 
@@ -176,7 +176,8 @@ def _files(path: str, role: str) -> list[Path]:
     if any(c in path for c in "*?["):
         found = [Path(p) for p in sorted(glob.glob(path, recursive=True)) if Path(p).is_file()]
     elif Path(path).is_dir():
-        parts = [p for p in sorted(Path(path).rglob("*")) if p.is_file() and p.name[0] not in "._"]
+        inside = [p for p in sorted(Path(path).rglob("*")) if p.is_file()]
+        parts = [p for p in inside if not any(name[0] in "._" for name in p.relative_to(path).parts)]  # _temporary, ._x: not parts
         found = _of_kind(parts, (".parquet", ".pq")) or _of_kind(parts, (".csv", ".tsv", ".gz"))
     else:
         found = [Path(path)] if Path(path).is_file() else []
@@ -198,7 +199,7 @@ def _of_kind(files: Iterable[Path], suffixes: tuple[str, ...]) -> list[Path]:
 def _open_csv(file: Path, columns: list[str] | None) -> pc.CSVStreamingReader:
     """A reader that gives every column as text: types are ours to tell, so that errors can name the row."""
     tab = ".tsv" in file.suffixes
-    parse = pc.ParseOptions(delimiter="\t" if tab else ",", newlines_in_values=False)
+    parse = pc.ParseOptions(delimiter="\t" if tab else ",", newlines_in_values=True)
     read = pc.ReadOptions(block_size=_BLOCK, use_threads=False)
     with pc.open_csv(file, read_options=pc.ReadOptions(block_size=_BLOCK, use_threads=False), parse_options=parse) as header:
         names = header.schema.names

@@ -45,7 +45,9 @@ def test_folder_and_glob_read_parts_in_order(tmp_path: Path) -> None:
         (tmp_path / f"day={day}").mkdir()
         write_table({"a": [day * 10, day * 10 + 1]}, tmp_path / f"day={day}" / "part.parquet")
     (tmp_path / "_SUCCESS").touch()
-    for path in (str(tmp_path), str(tmp_path / "**" / "*.parquet")):
+    (tmp_path / "_temporary").mkdir()
+    (tmp_path / "_temporary" / "part.parquet").write_bytes(b"half")
+    for path in (str(tmp_path), str(tmp_path / "day=*" / "*.parquet")):
         table = Table(path, "log")
         assert read(table) == {"a": [10, 11, 20, 21]}
         assert [p.first for p in table.batches({"a": None})] == [0, 0]
@@ -152,6 +154,25 @@ def test_parts_must_have_the_columns_of_the_first(tmp_path: Path) -> None:
     write_table({"a": [1]}, tmp_path / "2.parquet")
     with pytest.raises(DataError, match=r"2.parquet': this part has no column 'b'"):
         read(Table(tmp_path, "log"))
+
+
+def test_a_half_written_part_is_named(tmp_path: Path) -> None:
+    write_table({"a": [1]}, tmp_path / "1.parquet")
+    (tmp_path / "2.parquet").write_bytes((tmp_path / "1.parquet").read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"2.parquet': is not a whole Parquet file"):
+        Table(tmp_path, "log")
+
+
+def test_line_ends_inside_quotes(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('a,b\n"one\ntwo, ""three""",1\n"",2\n')
+    assert read(Table(tmp_path / "a.csv", "items")) == {"a": ['one\ntwo, "three"', None], "b": ["1", "2"]}
+
+
+def test_rows_of_a_csv_are_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SNIFF", 100)
+    monkeypatch.setattr(module, "_BLOCK", 4096)
+    table = Table(write_table({"a": list(range(20_000)), "b": ["x"] * 20_000}, tmp_path / "a.csv"), "log")
+    assert table.rows == pytest.approx(20_000, rel=0.5)
 
 
 def test_mixed_formats(tmp_path: Path) -> None:
