@@ -8,8 +8,12 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import settings
 
 from prerank.config import Data
+
+settings.register_profile("prerank", deadline=None)  # a busy machine is no failure
+settings.load_profile("prerank")
 
 LOG = {
     "user": [7, 8, 7, 9, 7, 8, 10, 9, 7, 8, 11, 7],
