@@ -53,11 +53,11 @@ def list_() -> None:
     """Which data sets there are, and where they were found."""
     from prerank.datasets import RECIPES
 
-    table = Table("name", "data set", "found", "log rows", "licence", "files", box=None, pad_edge=False)
+    table = Table("name", "data set", "found", "log rows", "licence", box=None, pad_edge=False)
     for name, recipe in RECIPES.items():
         found = recipe.locate({})
         where = "generated" if not recipe.files else "not found: prerank data get " + name if found is None else str(found)
-        table.add_row(name, recipe.title, where, recipe.rows, recipe.licence, ", ".join(recipe.files) or "-")
+        table.add_row(name, recipe.title, where, recipe.rows, recipe.licence)
     _console().print(table)
 
 

@@ -89,9 +89,9 @@ def _fetch_once(url: str, part: Path, progress: Progress | None) -> bool:
     except urllib.error.HTTPError as error:
         if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
             return True
-        if error.code == 416:
+        if error.code == 416:  # more is here than there: not the same file
             _forget(part)
-            return False
+            return _fetch_once(url, part, progress)
         raise
     with answer:
         if "html" in answer.headers.get("Content-Type", ""):
@@ -149,9 +149,9 @@ def _extract(recipe: Recipe, archive: Path, folder: Path) -> None:
                 with file, (folder / name).open("wb") as out:
                     shutil.copyfileobj(file, out, CHUNK)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-        size = _size(archive)
+        size, reason = _size(archive), str(error).splitlines()[0].rstrip(":")
         _forget(archive)
-        raise DataError(f"'{recipe.url}': {size:,} bytes that are no whole archive: {error}; nothing was kept") from None
+        raise DataError(f"'{recipe.url}': {size:,} bytes that are no whole archive ({reason}); nothing was kept") from None
     _complete(recipe, folder, f"'{recipe.url}': the archive")
 
 

@@ -52,7 +52,7 @@ def _settings(options: MovieLensOptions) -> dict[str, Any]:
 MOVIELENS = Recipe(
     name="movielens",
     title="MovieLens-1M",
-    licence="research use, no redistribution, no commercial use (README of the archive)",
+    licence="research use, no redistribution, see its README",
     citation="Harper & Konstan: The MovieLens Datasets, ACM TiiS 5(4), 2015, doi 10.1145/2827872",
     rows="1,000,209 ratings",
     url="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
