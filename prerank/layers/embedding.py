@@ -162,9 +162,8 @@ def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
     >>> masked_mean(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]]))
     tensor([[2.]])
     """
-    weights = mask.to(vectors.dtype)
-    total = torch.einsum("bl,bld->bd", weights, vectors)
-    return total / weights.sum(dim=1, keepdim=True).clamp(min=1)
+    weights = mask.to(vectors.dtype).unsqueeze(2)  # [rows, length, 1]
+    return (vectors * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 def _fill_cold(table: Tensor, counts: Tensor) -> None:

@@ -32,7 +32,7 @@ def maxsim(user: Tensor, item: Tensor) -> Tensor:
     """
     b, c, hi, k = item.shape
     if user.shape[1] == hi == 1:
-        return torch.einsum("bk,bck->bc", user[:, 0], item[:, :, 0])
+        return (user * item[:, :, 0]).sum(dim=2)
     products = torch.bmm(user, item.reshape(b, c * hi, k).transpose(1, 2))  # [B, Hu, C*Hi]
     return products.view(b, -1, c, hi).amax(dim=3).sum(dim=1)
 

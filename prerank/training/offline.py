@@ -33,7 +33,7 @@ from prerank.training.progress import Progress, Quiet
 from prerank.training.step import DivergedError, Objective, train_step
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """The user (or the system) asked to stop; a checkpoint was written."""
 
 

@@ -46,9 +46,9 @@ class Optimizer:
     counts   {vocabulary: train counts}; needed for groups with `count_power`
     """
 
-    def __init__(self, model: nn.Module, settings: Settings, counts: Mapping[str, Tensor] | None = None) -> None:
-        tables = _row_counts(model, counts or {})
-        big = {n for n in tables if dict(model.named_parameters())[n].shape[0] >= settings.sparse_from}
+    def __init__(self, model: nn.Module, settings: Settings, counts: Mapping[str, Tensor]) -> None:
+        tables = _row_counts(model, counts)
+        big = {n for n, rows in tables.items() if len(rows) >= settings.sparse_from}
         for module in model.modules():
             if hasattr(module, "sparse") and any(p.shape[0] >= settings.sparse_from for p in module.parameters(recurse=True)):
                 module.sparse = True
