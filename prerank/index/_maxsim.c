@@ -60,14 +60,42 @@ typedef struct {
 #include "_maxsim_kernel.h"
 #endif
 
-static void score_best(const Job *job) {
+/* The instruction sets this machine has, weakest first; the last is used. */
+typedef struct {
+    const char *name;
+    void (*score)(const Job *);
+} Level;
+static Level levels[3];
+static int n_levels;
+static void (*score_best)(const Job *);
+
+static void find_levels(void) {
+    n_levels = 0;
+    levels[n_levels++] = (Level){"plain", score_plain};
 #if defined(__x86_64__) && defined(__GNUC__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) levels[n_levels++] = (Level){"avx2", score_avx2};
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq"))
-        return score_avx512(job);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return score_avx2(job);
+        levels[n_levels++] = (Level){"avx512", score_avx512};
 #endif
-    score_plain(job);
+    score_best = levels[n_levels - 1].score;
+}
+
+static PyObject *level_names(PyObject *self, PyObject *unused) {
+    PyObject *names = PyList_New(n_levels);
+    for (int i = 0; names && i < n_levels; i++) PyList_SET_ITEM(names, i, PyUnicode_FromString(levels[i].name));
+    return names;
+}
+
+static PyObject *use(PyObject *self, PyObject *name) {
+    for (int i = 0; i < n_levels; i++)
+        if (PyUnicode_Check(name) && !PyUnicode_CompareWithASCIIString(name, levels[i].name)) {
+            score_best = levels[i].score;
+            Py_RETURN_NONE;
+        }
+    PyErr_Format(PyExc_ValueError, "no instruction set %R here", name);
+    return NULL;
 }
 
 /* ---- arguments */
@@ -315,6 +343,8 @@ static PyObject *top_k(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"score", score, METH_VARARGS, "score(items, dtype, stride, width, scales, rows, user, user_bias, item_bias, groups, out)"},
+    {"levels", level_names, METH_NOARGS, "levels() -> names of the instruction sets here, weakest first; the last is used"},
+    {"use", use, METH_O, "use(level): choose one, for tests"},
     {"build", build, METH_VARARGS, "build(ids, table) -> first repeated row or -1"},
     {"lookup", lookup, METH_VARARGS, "lookup(table, ids, rows)"},
     {"top_k", top_k, METH_VARARGS, "top_k(scores, order) -> how many"},
@@ -323,4 +353,7 @@ static PyMethodDef methods[] = {
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_maxsim", "The three loops of a request; see the file's first lines.", 0, methods};
 
-PyMODINIT_FUNC PyInit__maxsim(void) { return PyModuleDef_Init(&module); }
+PyMODINIT_FUNC PyInit__maxsim(void) {
+    find_levels();
+    return PyModuleDef_Init(&module);
+}

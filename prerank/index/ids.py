@@ -34,7 +34,7 @@ class Ids:
             self._dict = {value: row for row, value in enumerate(ids)}
             repeated = -1 if len(self._dict) == len(ids) else _first_repeated(ids)
         if repeated >= 0:
-            raise IdError(f"ids must be unique, {ids[repeated]!r} comes again at row {repeated}")
+            raise IdError(f"ids must be unique, {ids[repeated]} comes again at row {repeated}")
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -25,7 +25,7 @@ from litestar.handlers import BaseRouteHandler
 
 from prerank import __version__
 from prerank.serving import messages
-from prerank.serving.documentation import ScoreOperation, openapi
+from prerank.serving.documentation import ScoreOperation, describe, openapi
 from prerank.serving.live import Live
 from prerank.serving.measures import TEXT, Measures
 from prerank.serving.messages import MEDIA, BatchResponse, Format, MessageError, Problem, ScoreResponse
@@ -119,7 +119,7 @@ def create(settings: Settings, build: Builder) -> Litestar:
             "limits": {"body_bytes": settings.body_limit, "candidates": settings.candidate_limit},
         }
 
-    return Litestar(
+    app = Litestar(
         [score, health, metrics, schema],
         lifespan=[following],
         guards=[_guard(settings.token)] if settings.token else [],
@@ -128,6 +128,7 @@ def create(settings: Settings, build: Builder) -> Litestar:
         openapi_config=openapi(secured=settings.token is not None),
         logging_config=None,
     )
+    return describe(app)
 
 
 def _format(content_type: str) -> Format:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from litestar import Litestar
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, OpenAPIMediaType, OpenAPIResponse, Operation, Reference, RequestBody, Schema, SecurityScheme
@@ -34,20 +35,23 @@ class _Given(Schema):
 
 def openapi(*, secured: bool) -> OpenAPIConfig:
     """Page at /docs, document at /docs/openapi.json."""
-    _, schemas = msgspec.json.schema_components([ScoreRequest, ScoreResponse, BatchResponse, Problem], ref_template=f"{PATH}{{name}}")
-    components = Components(schemas={name: _Given(schema=schema) for name, schema in schemas.items()})
-    if secured:
-        components.security_schemes = {"token": SecurityScheme(type="http", scheme="bearer")}
     return OpenAPIConfig(
         title="prerank",
         version=__version__,
         description="Orders candidates for a user. Bodies are JSON or MessagePack.",
         path="/docs",
         render_plugins=[SwaggerRenderPlugin(path="/"), JsonRenderPlugin(path="/openapi.json")],
-        components=components,
+        components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")} if secured else None),
         security=[{"token": []}] if secured else None,
         use_handler_docstrings=True,
     )
+
+
+def describe(app: Litestar) -> Litestar:
+    """The app, with our messages among the document's schemas (Litestar keeps only those it found itself)."""
+    _, schemas = msgspec.json.schema_components([ScoreRequest, ScoreResponse, BatchResponse, Problem], ref_template=f"{PATH}{{name}}")
+    app.openapi_schema.components.schemas.update({name: _Given(schema=schema) for name, schema in schemas.items()})
+    return app
 
 
 @dataclass

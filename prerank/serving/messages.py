@@ -148,7 +148,10 @@ def bids(request: Request) -> NDArray[np.float32] | None:
     """Bids [C]."""
     if request.bids is None:
         return None
-    return np.frombuffer(request.bids, "<f4") if isinstance(request.bids, bytes) else np.array(request.bids, np.float32)
+    if isinstance(request.bids, bytes):
+        return np.frombuffer(request.bids, "<f4")
+    with np.errstate(over="ignore"):  # a bid beyond float32 becomes infinite, and is refused
+        return np.array(request.bids, np.float32)
 
 
 def encode(message: Any, format: Format) -> bytes:

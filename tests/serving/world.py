@@ -108,8 +108,9 @@ def model(data: World, name: str = "inttower", seed: int = 0) -> nn.Module:
                 module.running_var.uniform_(0.5, 2.0)
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.3)
-        for parameter in built.parameters():
-            parameter.mul_(2.0)  # logits of a few units, so that differences show
+        for parameter_name, parameter in built.named_parameters():
+            if "table" in parameter_name:
+                parameter.mul_(8.0)  # logits of about 1, as after training
     return built.eval()
 
 

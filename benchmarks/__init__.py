@@ -1,0 +1,1 @@
+"""Measurements that write results/*.json; they import the package, never the reverse."""

@@ -1,0 +1,240 @@
+"""How long one user against k candidates takes, in process and on one thread, out of a catalogue of a million items.
+
+    python -m benchmarks.scoring_latency [--items 1000000] [--repeats 200]
+
+A request names a user by id and k item ids; the answer is the best 100 with their probabilities. The towers have the
+shapes of the papers (D = 32, 5 user fields, 300-300-128, K = 64) with random weights, the item rows are random numbers in a
+memory-mapped file: neither changes the time. Every call gets other candidates, so that no call finds its rows in the cache.
+
+    ours            Scorer.score: id lookups, user columns, user tower, gather + MaxSim in C, calibrated top 100
+    torch eager     the same tower unfolded, candidates found by our lookup, index_select, matmul, amax, sum, torch.topk
+    numpy           the same, gathered and compared by numpy, argsort
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import polars as pl
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from prerank import build
+from prerank.config import Model
+from prerank.data.encoder import Categorical
+from prerank.data.vocabulary import Vocabulary
+from prerank.index import DType, Ids, ItemMatrix, top_k
+from prerank.index.extension import maxsim
+from prerank.index.rows import DTYPES, pack, padded
+from prerank.schema import FIRST, Schema
+from prerank.serving import Platt, Request, Scorer
+from prerank.serving.generation import Meta
+
+HIDDEN = [300, 300, 128]
+MODELS: dict[str, dict[str, Any]] = {
+    "inttower": {"name": "inttower", "hidden": HIDDEN, "heads": 2, "head_width": 64},
+    "dssm": {"name": "dssm", "hidden": HIDDEN, "width": 64},
+}
+USERS = {"user": 6040, "gender": 2, "age": 7, "occupation": 21, "zip": 3439}
+CANDIDATES = (100, 1000, 5000, 10000)
+BEST = 100
+BARS = {("inttower", 1000): 0.20, ("inttower", 10000): 2.0}  # milliseconds, p50, fp32
+DTYPES_MEASURED: tuple[DType, ...] = ("fp32", "bf16", "int8")
+
+
+@dataclass
+class Opened:
+    """What a Scorer reads of a generation, without a folder: encoding a million items would measure something else."""
+
+    meta: Meta
+    schema: Schema
+    weights: dict[str, torch.Tensor]
+    items: ItemMatrix
+    item_ids: Ids
+    user_ids: Ids
+    users: dict[str, np.ndarray]
+    encoders: dict[str, Categorical]
+    calibrators: dict[str, Platt]
+    folder: Path = Path("-")
+
+
+def schema() -> Schema:
+    features = [{"name": name, "side": "user"} for name in USERS] + [{"name": name, "side": "item"} for name in ("item", "genre")]
+    return Schema.model_validate({"features": features, "user_id": "user", "item_id": "item", "width": 32})
+
+
+def mapped(flat: np.ndarray, dtype: DType, folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Packed rows in a file that is memory-mapped, as a generation's are, and their scales."""
+    path = folder / f"{dtype}.npy"
+    rows = np.lib.format.open_memmap(path, "w+", DTYPES[dtype], (len(flat), padded(flat.shape[1], dtype)))
+    scales = np.zeros(len(flat), np.float32) if dtype == "int8" else None
+    for start in range(0, len(flat), 100_000):
+        part = slice(start, start + 100_000)
+        rows[part], scale = pack(flat[part], dtype)
+        if scales is not None and scale is not None:
+            scales[part] = scale
+    rows.flush()
+    return np.load(path, mmap_mode="r"), scales
+
+
+def opened(name: str, flat: np.ndarray, dtype: DType, ids: Ids, folder: Path) -> tuple[Opened, nn.Module]:
+    """A generation-like object of random rows, and the trained-like model (unfolded) for the baselines."""
+    made = schema()
+    rng = np.random.default_rng(0)
+    encoders = {u: Categorical(u, Vocabulary(pl.Series(np.arange(n)))) for u, n in USERS.items()}
+    sizes = {u: FIRST + n for u, n in USERS.items()} | {"item": 100, "genre": 20}
+    torch.manual_seed(0)
+    model = build.model(Model.model_validate(MODELS[name]), made, sizes).eval().requires_grad_(False)
+    groups = [(g.user_heads, g.item_heads, g.width, g.objective) for g in model.head.groups]
+    rows, scales = mapped(flat, dtype, folder)
+    users = {u: np.arange(n, dtype=np.int32)[rng.integers(0, n, USERS["user"])] + FIRST for u, n in USERS.items()}
+    meta = Meta(number=1, created=0.0, name=name, model=MODELS[name], schema=made.model_dump(mode="json"), fingerprint=made.fingerprint(),
+                sizes=sizes, groups=groups, objectives=["label"], dtype=dtype, items=len(flat), users=USERS["user"], calibrators={},
+                torch=str(torch.__version__), files={})  # fmt: skip
+    items = ItemMatrix(rows, np.zeros((len(flat), 1), np.float32), groups, dtype=dtype, scales=scales)
+    generation = Opened(meta, made, model.state_dict(), items, ids, Ids(np.arange(USERS["user"])), users, encoders, {"label": Platt(1.0, 0.0)})
+    return generation, model
+
+
+def torch_eager(model: nn.Module, scorer: Scorer, columns: dict[str, torch.Tensor], rows: torch.Tensor, candidates: np.ndarray) -> np.ndarray:
+    """What one writes with torch: tower, index_select, product, max, sum, topk. Returns logits [C]."""
+    with torch.inference_mode():
+        user = model.encode("user", columns)  # type: ignore[operator]
+        (group,) = model.head.groups  # type: ignore[union-attr]
+        found = torch.from_numpy(scorer.generation.item_ids.rows(candidates))
+        items = rows.index_select(0, found)[:, : group.item_heads * group.width].view(len(found), group.item_heads, group.width)
+        logits = (items @ user.groups[0][0].T).amax(1).sum(1)
+        if user.bias is not None:
+            logits = logits + user.bias[0, 0]
+        torch.topk(torch.sigmoid(logits), min(BEST, len(logits)))
+    return logits.numpy()
+
+
+def with_numpy(model: nn.Module, scorer: Scorer, columns: dict[str, torch.Tensor], rows: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """What one writes with numpy after the tower. Returns logits [C]."""
+    with torch.inference_mode():
+        user = model.encode("user", columns)  # type: ignore[operator]
+    (group,) = model.head.groups  # type: ignore[union-attr]
+    items = rows[scorer.generation.item_ids.rows(candidates)][:, : group.item_heads * group.width].reshape(-1, group.item_heads, group.width)
+    logits = np.matmul(items, user.groups[0][0].numpy().T).max(1).sum(1)
+    if user.bias is not None:
+        logits = logits + user.bias[0, 0].numpy()
+    np.argsort(-1 / (1 + np.exp(-logits)))[:BEST]
+    return logits
+
+
+def clock(call: Callable[[int], Any], repeats: int) -> dict[str, float]:
+    """p50 and p99 in microseconds."""
+    for i in range(5):
+        call(i)
+    times = np.empty(repeats)
+    for i in range(repeats):
+        start = time.perf_counter()
+        call(i)
+        times[i] = time.perf_counter() - start
+    p50, p99 = np.percentile(times, [50, 99]) * 1e6
+    return {"p50_us": round(float(p50), 1), "p99_us": round(float(p99), 1)}
+
+
+def measure(name: str, flat: np.ndarray, dtype: DType, ids: Ids, folder: Path, repeats: int, seed: int) -> list[dict[str, Any]]:
+    """All timings of one model and storage type."""
+    generation, model = opened(name, flat, dtype, ids, folder)
+    scorer = Scorer(generation, lambda meta: build.served(meta))  # type: ignore[arg-type]
+    rng = np.random.default_rng(seed)
+    found: list[dict[str, Any]] = []
+    columns = [{u: c[i : i + 1] for u, c in generation.users.items()} for i in range(64)]
+    tensors = [{u: torch.from_numpy(c) for u, c in row.items()} for row in columns]
+    users = [scorer.users([c]) for c in columns]
+    plain = torch.from_numpy(np.asarray(generation.items.rows)) if dtype == "fp32" else None
+    for k in CANDIDATES:
+        sets = [np.asarray(ids.ids)[rng.integers(0, len(flat), k)] for _ in range(64)]
+        rows = [ids.rows(s) for s in sets]
+        requests = [Request(user=i, candidates=s.tobytes(), k=BEST) for i, s in enumerate(sets)]
+        lists = [Request(user=i, candidates=s.tolist(), k=BEST) for i, s in enumerate(sets)]
+        scores = [generation.items.score(u[0], b[0], r)[:, 0] for (u, b), r in zip(users, rows, strict=True)]
+        paths: dict[str, Callable[[int], Any]] = {
+            "ours": lambda i: scorer.score([requests[i % 64]]),
+            "ours, ids as a list": lambda i: scorer.score([lists[i % 64]]),
+            "  id lookup": lambda i: ids.rows(sets[i % 64]),
+            "  user tower": lambda i: scorer.users([columns[i % 64]]),
+            "  gather + MaxSim": lambda i: generation.items.score(users[i % 64][0][0], users[i % 64][1][0], rows[i % 64]),
+            "  top 100": lambda i: top_k(scores[i % 64], BEST),
+        }
+        if plain is not None:
+            paths["torch eager"] = lambda i: torch_eager(model, scorer, tensors[i % 64], plain, sets[i % 64])
+            paths["numpy"] = lambda i: with_numpy(model, scorer, tensors[i % 64], generation.items.rows, sets[i % 64])
+            for baseline in (torch_eager(model, scorer, tensors[0], plain, sets[0]), with_numpy(model, scorer, tensors[0], generation.items.rows, sets[0])):
+                np.testing.assert_allclose(baseline, scores[0], rtol=1e-3, atol=1e-3)
+        found += [{"model": name, "dtype": dtype, "k": k, "path": path.strip(), **clock(call, repeats)} for path, call in paths.items()]
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were taken on."""
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), cpu)
+    return {
+        "cpu": cpu, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "python": platform.python_version(), "torch": str(torch.__version__),
+        "numpy": np.__version__, "extension": maxsim is not None,
+    }  # fmt: skip
+
+
+def report(found: list[dict[str, Any]], console: Console) -> None:
+    """One table a model; milliseconds."""
+    for name in MODELS:
+        table = Table(title=f"{name}: p50 / p99 in ms, one thread", title_justify="left")
+        for column in ("path", "dtype", *(f"k = {k:,}" for k in CANDIDATES)):
+            table.add_column(column, justify="left" if column in ("path", "dtype") else "right")
+        rows = [r for r in found if r["model"] == name]
+        for path, dtype in dict.fromkeys((r["path"], r["dtype"]) for r in rows):
+            cells = [next(r for r in rows if (r["path"], r["dtype"], r["k"]) == (path, dtype, k)) for k in CANDIDATES]
+            table.add_row(path, dtype, *(f"{c['p50_us'] / 1e3:.3f} / {c['p99_us'] / 1e3:.3f}" for c in cells))
+        console.print(table)
+    for (name, k), bar in BARS.items():
+        p50 = next(r["p50_us"] for r in found if (r["model"], r["dtype"], r["k"], r["path"]) == (name, "fp32", k, "ours")) / 1e3
+        console.print(f"{name} fp32 k={k:,}: p50 {p50:.3f} ms, bar {bar} ms: {'met' if p50 < bar else 'MISSED'}", highlight=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results/scoring_latency.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(options.seed)
+    ids = Ids(rng.permutation(10 * options.items)[: options.items].astype(np.int64))
+    found = []
+    for name, width in (("inttower", 128), ("dssm", 64)):
+        flat = rng.standard_normal((options.items, width), dtype=np.float32)
+        for dtype in DTYPES_MEASURED:
+            with tempfile.TemporaryDirectory() as folder:
+                found += measure(name, flat, dtype, ids, Path(folder), options.repeats, options.seed)
+    report(found, Console())
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "benchmark": "scoring_latency", "command": " ".join(["python", "-m", "benchmarks.scoring_latency", *sys.argv[1:]]), "seed": options.seed,
+        "items": options.items, "repeats": options.repeats, "machine": machine(), "results": found,
+    }  # fmt: skip
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
