@@ -176,4 +176,5 @@ SIMULATED = Recipe(
     tables=_tables,
     settings=_settings,
     refused={**_OUTCOMES, "position": "the ranking stage decides it after pre-ranking"},
+    version=2,
 )

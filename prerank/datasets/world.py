@@ -1,7 +1,7 @@
 """A planted world: users and items with known tastes, drawn once from a seed.
 
-Every vector lives in R^K (K = WIDTH). A user's taste is its group's centre plus something of its own, an item's is its group's,
-its creator's and its own; what the logs show of them (segment, age, category, creator, tags, quality) is noisy on purpose.
+Every vector lives in R^K (K = WIDTH). A user's taste is its group's centre plus a little of its own, an item's its group's, its
+creator's and its own; what the logs show of them (segment, age, category, creator, tags, quality) is noisy on purpose.
 
     click utility       a <R(t) p_u, q_i> + b_u + b_i + b_scene + b_hour + c        true logit of a click
     conversion utility  a/2 <R(t) p_u, q_i> + d_i + c'                               true logit of a conversion, given the click
@@ -58,11 +58,11 @@ def plant(users: int, items: int, rng: np.random.Generator) -> World:
     affinity = np.exp(3.0 * user_centres @ item_centres.T)
     hours = np.arange(HOURS)
     return World(
-        user_vector=_mixed((0.97, user_centres[user_group]), (0.03, _directions(users, rng))),
+        user_vector=_mixed((0.99, user_centres[user_group]), (0.01, _directions(users, rng))),
         user_bias=(0.3 * _standard(np.log(activity)) + 0.1 * rng.standard_normal(users)).astype(np.float32),
         user_group=user_group,
         activity=activity,
-        item_vector=_mixed((0.92, item_centres[item_group]), (0.05, _directions(creators, rng)[creator]), (0.03, _directions(items, rng))),
+        item_vector=_mixed((0.96, item_centres[item_group]), (0.03, _directions(creators, rng)[creator]), (0.01, _directions(items, rng))),
         item_bias=(0.3 * _standard(np.log(popularity)) + 0.2 * rng.standard_normal(items)).astype(np.float32),
         conversion_bias=(0.5 * rng.standard_normal(items)).astype(np.float32),
         item_group=item_group,

@@ -51,6 +51,8 @@ def kuairand(folder: Path) -> None:
     assert ((dataset.split == 2) == by_date).mean() > 0.999
 
 
-@pytest.mark.parametrize("name", FOUND)
-def test_the_real_files(name: str) -> None:
-    {"movielens": movielens, "kuairand": kuairand}[name](FOUND[name])
+if FOUND:
+
+    @pytest.mark.parametrize("name", FOUND)
+    def test_the_real_files(name: str) -> None:
+        {"movielens": movielens, "kuairand": kuairand}[name](FOUND[name])
