@@ -7,7 +7,7 @@ Exit status: 0 done, 1 a bug of ours, 2 something to mend in what was given, 130
 
 from __future__ import annotations
 
-import importlib.util
+import os
 from typing import ClassVar
 
 import typer
@@ -30,7 +30,7 @@ VERBS: dict[str, Verb] = {
 
 
 class _All(Verbs):
-    catalogue: ClassVar[dict[str, Verb]] = {n: v for n, v in VERBS.items() if importlib.util.find_spec(f"prerank.cli.{n}")}
+    catalogue: ClassVar[dict[str, Verb]] = VERBS
 
 
 app = typer.Typer(
@@ -58,4 +58,6 @@ def _prerank(
 
 def main() -> None:
     """The `prerank` command."""
+    # Before torch is loaded: its threads wait asleep. Spinning ones stall each other on a busy machine (1.5 ms becomes 64).
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     app(prog_name="prerank")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +28,6 @@ def serve(
 
         curl localhost:8080/score -d '{"user": 1, "candidates": [1, 2, 3], "k": 2}'
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from prerank import build
     from prerank.serving import Settings
     from prerank.serving import serve as run
