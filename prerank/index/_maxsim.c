@@ -17,21 +17,14 @@
 #define BLOCK 32 /* rows are fetched a block ahead of the one being scored */
 #define AHEAD 16 /* hash slots are fetched so many ids ahead */
 
-typedef float v16f __attribute__((vector_size(64)));
-typedef int32_t v16i __attribute__((vector_size(64)));
-typedef uint32_t v16u __attribute__((vector_size(64)));
-typedef int64_t v8l __attribute__((vector_size(64)));
-typedef uint16_t v16hu __attribute__((vector_size(32)));
-typedef int8_t v16b __attribute__((vector_size(16)));
-
 enum { FP32 = 0, BF16 = 1, INT8 = 2 };
 
 typedef struct {
-    int per;                       /* k's of one head side by side in the lanes: 16, 2 or 1 */
+    int per;                       /* k's of one head side by side in the lanes: all of them, 2 or 1 */
     long item_heads, width;        /* Hi, K */
-    long chunks, steps;            /* user heads in chunks of 16/per, k's in steps of per */
+    long chunks, steps;            /* user heads in chunks of lanes/per, k's in steps of per */
     long objective, item_offset;   /* numbers into the row */
-    float *packed;                 /* [chunks][steps][16] */
+    float *packed;                 /* [chunks][steps][lanes] */
 } Group;
 
 typedef struct {
@@ -49,37 +42,40 @@ typedef struct {
 
 #define NAME(x) x##_plain
 #define TARGET
+#define LANES 4
 #include "_maxsim_kernel.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define NAME(x) x##_avx2
 #define TARGET __attribute__((target("avx2,fma")))
+#define LANES 8
 #include "_maxsim_kernel.h"
 #define NAME(x) x##_avx512
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma")))
+#define LANES 16
 #include "_maxsim_kernel.h"
 #endif
 
 /* The instruction sets this machine has, weakest first; the last is used. */
 typedef struct {
     const char *name;
+    int lanes;
     void (*score)(const Job *);
 } Level;
-static Level levels[3];
+static Level levels[3], best;
 static int n_levels;
-static void (*score_best)(const Job *);
 
 static void find_levels(void) {
     n_levels = 0;
-    levels[n_levels++] = (Level){"plain", score_plain};
+    levels[n_levels++] = (Level){"plain", 4, score_plain};
 #if defined(__x86_64__) && defined(__GNUC__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) levels[n_levels++] = (Level){"avx2", score_avx2};
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) levels[n_levels++] = (Level){"avx2", 8, score_avx2};
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq"))
-        levels[n_levels++] = (Level){"avx512", score_avx512};
+        levels[n_levels++] = (Level){"avx512", 16, score_avx512};
 #endif
-    score_best = levels[n_levels - 1].score;
+    best = levels[n_levels - 1];
 }
 
 static PyObject *level_names(PyObject *self, PyObject *unused) {
@@ -91,7 +87,7 @@ static PyObject *level_names(PyObject *self, PyObject *unused) {
 static PyObject *use(PyObject *self, PyObject *name) {
     for (int i = 0; i < n_levels; i++)
         if (PyUnicode_Check(name) && !PyUnicode_CompareWithASCIIString(name, levels[i].name)) {
-            score_best = levels[i].score;
+            best = levels[i];
             Py_RETURN_NONE;
         }
     PyErr_Format(PyExc_ValueError, "no instruction set %R here", name);
@@ -116,27 +112,29 @@ static int wrong(const char *what) {
 }
 
 /* Shape of a group's layout.  spec: Hu, Hi, K, objective, user offset, item offset */
-static Group layout(const int32_t *spec) {
-    Group g = {.per = spec[0] == 1 ? 16 : spec[0] <= 8 ? 2 : 1, .item_heads = spec[1], .width = spec[2], .objective = spec[3], .item_offset = spec[5]};
-    long abreast = 16 / g.per;
+static Group layout(const int32_t *spec, int lanes) {
+    Group g = {.per = spec[0] == 1 ? lanes : spec[0] <= lanes / 2 ? 2 : 1, .item_heads = spec[1], .width = spec[2], .objective = spec[3],
+               .item_offset = spec[5]};
+    long abreast = lanes / g.per;
     g.chunks = (spec[0] + abreast - 1) / abreast;
     g.steps = (spec[2] + g.per - 1) / g.per;
     return g;
 }
 
 /* Lay the user's heads out for the kernel; packed holds zeros. */
-static void pack(const Group *g, const int32_t *spec, const float *user) {
-    long abreast = 16 / g->per;
+static void pack(const Group *g, const int32_t *spec, const float *user, int lanes) {
+    long abreast = lanes / g->per;
     for (long h = 0; h < spec[0]; h++) {
-        float *lane = g->packed + (h / abreast) * g->steps * 16 + (h % abreast) * g->per;
+        float *lane = g->packed + (h / abreast) * g->steps * lanes + (h % abreast) * g->per;
         const float *from = user + spec[4] + h * g->width;
-        for (long k = 0; k < g->width; k++) lane[(k / g->per) * 16 + k % g->per] = from[k];
+        for (long k = 0; k < g->width; k++) lane[(k / g->per) * lanes + k % g->per] = from[k];
     }
 }
 
 /* Check every shape, then score. Returns 0, or -1 with an exception set. */
 static int run(Buffers *b, int dtype, Py_ssize_t stride, Py_ssize_t width) {
     static const int sizes[] = {4, 2, 1};
+    const Level level = best;
     if (dtype < 0 || dtype > INT8) return wrong("dtype must be 0 (fp32), 1 (bf16) or 2 (int8)");
     if (stride <= 0 || stride % 64 || width <= 0 || width * sizes[dtype] > stride) return wrong("rows must be whole multiples of 64 bytes");
     if (((uintptr_t)b->items.buf) % 4 || ((uintptr_t)b->user.buf) % 4) return wrong("items and user must be aligned");
@@ -157,8 +155,8 @@ static int run(Buffers *b, int dtype, Py_ssize_t stride, Py_ssize_t width) {
         if (s[0] < 1 || s[1] < 1 || s[2] < 1 || s[3] < 0 || s[3] >= objectives || s[4] < 0 || s[5] < 0) return wrong("groups hold a wrong number");
         if ((int64_t)s[4] + (int64_t)s[0] * s[2] > b->user.len / 4) return wrong("a group reads beyond the user vector");
         if ((int64_t)s[5] + (int64_t)s[1] * s[2] > width) return wrong("a group reads beyond the item row");
-        Group g = layout(s);
-        floats += (size_t)g.chunks * g.steps * 16;
+        Group g = layout(s, level.lanes);
+        floats += (size_t)g.chunks * g.steps * level.lanes;
         if (g.width % g.per) staged = 1; /* the last step reads past the head: only scratch has room behind it */
     }
     size_t scratch_floats = staged ? ((size_t)width + 47) / 16 * 16 : 0;
@@ -177,12 +175,12 @@ static int run(Buffers *b, int dtype, Py_ssize_t stride, Py_ssize_t width) {
     }
     Py_BEGIN_ALLOW_THREADS
     for (long g = 0; g < n_groups; g++) {
-        groups[g] = layout(specs + 6 * g);
+        groups[g] = layout(specs + 6 * g, level.lanes);
         groups[g].packed = at;
-        pack(groups + g, specs + 6 * g, b->user.buf);
-        at += groups[g].chunks * groups[g].steps * 16;
+        pack(groups + g, specs + 6 * g, b->user.buf, level.lanes);
+        at += groups[g].chunks * groups[g].steps * level.lanes;
     }
-    score_best(&job);
+    level.score(&job);
     Py_END_ALLOW_THREADS
     free(memory);
     return 0;

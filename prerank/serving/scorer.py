@@ -27,6 +27,7 @@ from prerank.serving.calibration import sigmoid
 from prerank.serving.folding import folded
 from prerank.serving.generation import Generation, GenerationError
 from prerank.serving.messages import MessageError, Request, Response, bids, ids
+from prerank.serving.tape import record
 
 Builder = Callable[[dict[str, Any]], nn.Module]  # meta.json as a dict (model, schema, sizes) -> the model with fresh weights
 REMEMBERED = 65_536  # raw values a feature whose encoding is remembered; encoding one costs 25-400 us, looking it up 0.1
@@ -45,7 +46,9 @@ class Scorer:
         self._user_id = schema.user_id
         self._cold = {f.name: _missing(f, generation, schema.user_id) for f in self._features}
         self._encoded: dict[str, dict[Any, NDArray[Any]]] = {f.name: {} for f in self._features}
+        self._no_bias = np.zeros((1, len(self.objectives)), np.float32)
         self._model = self._load(build)
+        self._tape = record(lambda columns: _encode(self._model, columns), self._sample())
 
     def score(self, requests: Sequence[Request]) -> list[Response]:
         """One response a request; the user tower runs once for all of them. Raises MessageError naming the field."""
@@ -59,10 +62,10 @@ class Scorer:
 
     def users(self, columns: Sequence[dict[str, NDArray[Any]]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """One-row columns of each user -> vectors [B, sum Hu K], biases [B, T]."""
-        if len(columns) == 1:
-            stacked: Columns = {name: torch.from_numpy(column) for name, column in columns[0].items()}
-        else:
-            stacked = {name: torch.from_numpy(np.concatenate([c[name] for c in columns])) for name in columns[0]}
+        if len(columns) == 1 and self._tape is not None:
+            vector, own = self._tape(columns[0])
+            return vector[None], self._no_bias if own is None else own[None]
+        stacked: Columns = {name: torch.from_numpy(np.concatenate([c[name] for c in columns])) for name in columns[0]}
         with torch.inference_mode():
             said = _encode(self._model, stacked)
             bias = np.zeros((len(columns), len(self.objectives)), np.float32) if said.bias is None else said.bias.numpy()
