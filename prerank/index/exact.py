@@ -44,8 +44,15 @@ class ItemMatrix:
 
     exact = True
 
-    def __init__(self, rows: np.ndarray, bias: np.ndarray, groups: Iterable[tuple[int, int, int, int]], *, dtype: DType = "fp32",
-                 scales: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        rows: np.ndarray,
+        bias: np.ndarray,
+        groups: Iterable[tuple[int, int, int, int]],
+        *,
+        dtype: DType = "fp32",
+        scales: np.ndarray | None = None,
+    ) -> None:
         self.groups = tuple(HeadGroup(*g) for g in groups)
         self.dtype: DType = dtype
         self.width = sum(g.item_heads * g.width for g in self.groups)
@@ -82,8 +89,9 @@ class ItemMatrix:
         if maxsim is None:
             return self.score_torch(user, user_bias, rows)
         out = np.empty((len(rows), self.bias.shape[1]), np.float32)
-        maxsim.score(self.rows, _CODES[self.dtype], self.rows.strides[0], self.width, self.scales, rows, user, user_bias, self.bias,
-                     self._table, out)
+        maxsim.score(
+            self.rows, _CODES[self.dtype], self.rows.strides[0], self.width, self.scales, rows, user, user_bias, self.bias, self._table, out
+        )
         return out
 
     def score_torch(self, user: np.ndarray, user_bias: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -112,7 +120,7 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
     [1, 3, 0]
     """
     scores = np.ascontiguousarray(scores, np.float32)
-    if maxsim is None or k * 8 > len(scores):  # most are wanted: numpy's sort is the faster one
+    if maxsim is None:
         order = np.argsort(-scores, kind="stable")[:k]
         return order[~np.isnan(scores[order])]
     order = np.empty(k, np.int64)

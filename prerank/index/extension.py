@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from typing import Any
 
-maxsim: Any
-try:
-    from prerank.index import _maxsim as maxsim
-except ImportError:
-    maxsim = None
+NAME = "prerank.index._maxsim"
+maxsim: Any = importlib.import_module(NAME) if importlib.util.find_spec(NAME) else None

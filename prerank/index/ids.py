@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -45,16 +46,14 @@ class Ids:
     def rows(self, ids: Sequence[int | str] | np.ndarray) -> np.ndarray:
         """ids [C] -> rows int64 [C]. Raises IdError naming the first id of the wrong kind."""
         if not self.integer:
-            return self._string_rows(ids)
+            return self._text_rows(ids)
         if isinstance(ids, np.ndarray):
             if ids.dtype != np.int64:
                 raise IdError(f"ids must be int64, got {ids.dtype}")
             ids = np.ascontiguousarray(ids)
-        elif not isinstance(ids, list):
-            ids = list(ids)
         rows = np.empty(len(ids), np.int64)
         try:
-            _lookup(self._table, ids, rows)
+            _lookup(self._table, ids if isinstance(ids, np.ndarray) else list(ids), rows)
         except OverflowError as error:
             raise IdError(f"id {ids[int(str(error))]} at position {error}: must fit in 64 bits") from None
         except TypeError as error:
@@ -65,15 +64,14 @@ class Ids:
         """One id -> its row, or -1."""
         return int(self.rows([value])[0])
 
-    def _string_rows(self, ids: Sequence[int | str] | np.ndarray) -> np.ndarray:
+    def _text_rows(self, ids: Sequence[int | str] | np.ndarray) -> np.ndarray:
         if isinstance(ids, np.ndarray):
             raise IdError("ids must be strings, got a binary array of integers")
         get = self._dict.get
         rows = np.fromiter((get(i, -1) for i in ids), np.int64, len(ids))
-        if (rows < 0).any():
-            for position in np.flatnonzero(rows < 0):
-                if not isinstance(ids[position], str):
-                    raise IdError(f"id {ids[position]!r} at position {position}: must be a string")
+        for position in np.flatnonzero(rows < 0).tolist():
+            if not isinstance(ids[position], str):
+                raise IdError(f"id {ids[position]!r} at position {position}: must be a string")
         return rows
 
 
@@ -95,7 +93,7 @@ def _table(ids: np.ndarray) -> tuple[np.ndarray | dict[int, int], int]:
     return slots, maxsim.build(ids, slots)
 
 
-def _lookup(table: np.ndarray | dict[int, int], ids: list[int] | np.ndarray, rows: np.ndarray) -> None:
+def _lookup(table: np.ndarray | dict[int, int], ids: list[Any] | np.ndarray, rows: np.ndarray) -> None:
     if maxsim is not None:
         maxsim.lookup(table, ids, rows)
         return

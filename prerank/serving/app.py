@@ -97,7 +97,8 @@ def create(settings: Settings, build: Builder) -> Litestar:
     async def health() -> dict[str, Any]:
         """Whether it answers, and from which generation."""
         meta = live.scorer.generation.meta
-        return {"status": "ok", "generation": meta.number, "name": meta.name, "items": meta.items, "users": meta.users, "version": __version__}
+        size = {"items": meta.items, "users": meta.users}
+        return {"status": "ok", "generation": meta.number, "name": meta.name, **size, "version": __version__}
 
     @get("/metrics", media_type=MediaType.TEXT)
     async def metrics() -> Response[bytes]:
@@ -153,10 +154,14 @@ def _guard(token: str) -> Any:
 def _refused(_: HTTPRequest[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """404, 405, 401, 413: one JSON shape for all."""
     headers = {"WWW-Authenticate": "Bearer"} if error.status_code == 401 else None
-    return Response(messages.encode(Problem(error.detail), "json"), status_code=error.status_code, media_type=MEDIA["json"], headers=headers)
+    return _problem(error.detail, error.status_code, headers)
 
 
 def _failed(_: HTTPRequest[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A bug of ours: the log has the traceback, the client a line."""
     log.error("request failed", exc_info=error)
-    return Response(messages.encode(Problem("internal error; the server's log says more"), "json"), status_code=500, media_type=MEDIA["json"])
+    return _problem("internal error; the server's log says more", 500)
+
+
+def _problem(detail: str, status: int, headers: dict[str, str] | None = None) -> Response[bytes]:
+    return Response(messages.encode(Problem(detail), "json"), status_code=status, media_type=MEDIA["json"], headers=headers)

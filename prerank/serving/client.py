@@ -30,7 +30,9 @@ class Client:
     format    json, or msgpack: less to send and to parse; integer candidates then travel as one bin, answers are arrays
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8080", token: str | None = None, *, format: Format = "json", timeout: float = 30.0) -> None:
+    def __init__(
+        self, url: str = "http://127.0.0.1:8080", token: str | None = None, *, format: Format = "json", timeout: float = 30.0
+    ) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.url, self.format = url, format
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
@@ -47,9 +49,7 @@ class Client:
 
     def score_many(self, requests: Sequence[Request]) -> BatchResponse:
         """Several users in one call: the user tower runs once for all. Raises ClientError."""
-        packed = [
-            msgspec.structs.replace(r, candidates=self._ids(r.candidates), bids=self._bids(r.bids)) for r in requests if r.candidates is not None
-        ]
+        packed = [msgspec.structs.replace(r, candidates=self._ids(r.candidates or []), bids=self._bids(r.bids)) for r in requests]
         answer: BatchResponse = self._post({"requests": [_sent(r) for r in packed]}, BatchResponse)
         answer.responses = [_unpacked(r) for r in answer.responses]
         return answer
@@ -99,9 +99,9 @@ class Client:
         return np.asarray(bids, "<f4").tobytes() if self.format == "msgpack" else np.asarray(bids, float).tolist()
 
     def _post(self, message: dict[str, Any], answer: type[Any]) -> Any:
-        encode, decode = (msgspec.json.encode, msgspec.json.decode) if self.format == "json" else (msgspec.msgpack.encode, msgspec.msgpack.decode)
-        response = self._send("POST", "/score", content=encode(message), headers={"Content-Type": MEDIA[self.format]})
-        return decode(response.content, type=answer)
+        codec: Any = msgspec.json if self.format == "json" else msgspec.msgpack
+        response = self._send("POST", "/score", content=codec.encode(message), headers={"Content-Type": MEDIA[self.format]})
+        return codec.decode(response.content, type=answer)
 
     def _get(self, path: str) -> dict[str, Any]:
         found: dict[str, Any] = msgspec.json.decode(self._send("GET", path).content)

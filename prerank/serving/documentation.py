@@ -62,7 +62,7 @@ class ScoreOperation(Operation):
         self.request_body = RequestBody(content={media: _content("ScoreRequest") for media in MEDIA.values()}, required=True)
         answers = _Given(schema={"oneOf": [{"$ref": PATH + "ScoreResponse"}, {"$ref": PATH + "BatchResponse"}]})
         self.responses = {
-            "200": OpenAPIResponse("the best candidates, best first", content={media: OpenAPIMediaType(schema=answers) for media in MEDIA.values()}),
+            "200": OpenAPIResponse("best candidates first", content={media: OpenAPIMediaType(schema=answers) for media in MEDIA.values()}),
             **{status: OpenAPIResponse(why, content={MEDIA["json"]: _content("Problem")}) for status, why in REFUSALS.items()},
         }
 

@@ -125,7 +125,7 @@ def _write_ids(path: Path, ids: pl.Series, side: str) -> None:
         try:
             ids = ids.cast(pl.Int64)
         except pl.exceptions.InvalidOperationError:
-            raise GenerationError(f"export: {side} ids must fit in 64 bits, the largest is {ids.max()}") from None
+            raise GenerationError(f"export: {side} ids must fit in 64 bits, the largest is {ids.max()!r}") from None
     elif ids.dtype != pl.String:
         raise GenerationError(f"export: {side} ids must be integers or text, they are {ids.dtype}")
     if ids.null_count():
@@ -152,7 +152,9 @@ def _write_items(path: Path, dataset: Exportable, model: nn.Module, groups: list
                 bias[part] = stored.bias.float().cpu().numpy()
             wrong = np.flatnonzero(~(np.isfinite(flat).all(1) & np.isfinite(bias[part]).all(1)))
             if len(wrong):
-                raise GenerationError(f"export: item vectors must be finite, that of item {dataset.item_ids[start + int(wrong[0])]!r} is not")
+                raise GenerationError(
+                    f"export: item vectors must be finite, that of item {dataset.item_ids[start + int(wrong[0])]!r} is not"
+                )
             packed, scale = pack(flat, dtype)
             rows.append(packed)
             if scale is not None:

@@ -1,12 +1,13 @@
 """BatchNorm folded into the Linear before it: one product less a layer, and at batch 1 the overhead is what counts.
 
-    gamma (W x + b - mean) / sqrt(var + eps) + beta   =   (s W) x + s (b - mean) + beta,   s = gamma / sqrt(var + eps)
+gamma (W x + b - mean) / sqrt(var + eps) + beta   =   (s W) x + s (b - mean) + beta,   s = gamma / sqrt(var + eps)
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ def folded(model: nn.Module, output: Callable[[nn.Module], Tensor], tolerance: f
     with torch.no_grad():
         for module in copied.modules():
             children = list(module.named_children())
-            for (_, linear), (name, norm) in zip(children, children[1:], strict=False):
+            for (_, linear), (name, norm) in pairwise(children):
                 if isinstance(linear, nn.Linear) and isinstance(norm, nn.BatchNorm1d) and norm.running_mean is not None:
                     _fold(linear, norm)
                     setattr(module, name, nn.Identity())

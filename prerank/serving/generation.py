@@ -90,7 +90,8 @@ class Generation:
             if self.schema.fingerprint() != self.meta.fingerprint:
                 raise GenerationError(
                     f"generation '{self.folder}': schema fingerprint must be {self.meta.fingerprint}, it is {self.schema.fingerprint()}: "
-                    "written by another version, export it again")  # fmt: skip
+                    "written by another version, export it again"
+                )
             self.weights: dict[str, torch.Tensor] = load_file(self.folder / "weights.safetensors")
             self.items = ItemMatrix(self._array("items"), self._array("item_bias"), self.meta.groups, dtype=self.meta.dtype,
                                     scales=self._array("item_scales") if self.meta.dtype == "int8" else None)  # fmt: skip
@@ -127,7 +128,7 @@ class Generation:
             raise GenerationError(f"generation '{self.folder}': feature '{lacking[0]}' must have an encoder, it has none")
 
     def __repr__(self) -> str:
-        return f"<Generation {self.meta.number} '{self.meta.name}': {len(self.item_ids)} items, {len(self.user_ids)} users, {self.meta.dtype}>"
+        return f"<Generation {self.meta.number} '{self.meta.name}': {self.meta.items} items, {self.meta.users} users, {self.meta.dtype}>"
 
 
 def current(folder: str | Path) -> Path:

@@ -85,7 +85,7 @@ class ScoreResponse(Response):
 
     @classmethod
     def of(cls, generation: int, response: Response) -> ScoreResponse:
-        return cls(*(getattr(response, f) for f in Response.__struct_fields__), generation)
+        return cls(**{f: getattr(response, f) for f in Response.__struct_fields__}, generation=generation)
 
 
 class BatchResponse(msgspec.Struct):
@@ -102,8 +102,8 @@ class Problem(msgspec.Struct):
     field: str | None = None
 
 
-_DECODE = {"json": msgspec.json.Decoder(ScoreRequest), "msgpack": msgspec.msgpack.Decoder(ScoreRequest)}
-_ENCODE = {"json": msgspec.json.Encoder(), "msgpack": msgspec.msgpack.Encoder()}
+_DECODE: dict[Format, Any] = {"json": msgspec.json.Decoder(ScoreRequest), "msgpack": msgspec.msgpack.Decoder(ScoreRequest)}
+_ENCODE: dict[Format, Any] = {"json": msgspec.json.Encoder(), "msgpack": msgspec.msgpack.Encoder()}
 _PATH = re.compile(r"^(?P<message>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
 
 
@@ -156,7 +156,8 @@ def bids(request: Request) -> NDArray[np.float32] | None:
 
 def encode(message: Any, format: Format) -> bytes:
     """A response or problem -> body."""
-    return _ENCODE[format].encode(message)
+    body: bytes = _ENCODE[format].encode(message)
+    return body
 
 
 def _check(request: Request, where: str) -> int:

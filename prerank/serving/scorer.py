@@ -118,7 +118,9 @@ class Scorer:
                 remembered[key] = found
         return found
 
-    def _rank(self, request: Request, user: NDArray[np.float32], bias: NDArray[np.float32], unknown: bool, filled: list[str], where: str) -> Response:
+    def _rank(
+        self, request: Request, user: NDArray[np.float32], bias: NDArray[np.float32], unknown: bool, filled: list[str], where: str
+    ) -> Response:
         """Score, order, and say what was not known."""
         objective = self.objectives[0] if request.objective is None else request.objective
         if objective not in self.objectives:
@@ -157,11 +159,13 @@ class Scorer:
         try:
             model.load_state_dict(generation.weights)
         except RuntimeError as error:
-            raise GenerationError(f"generation '{generation.folder}': weights do not fit the model: {str(error).splitlines()[-1].strip()}") from None
+            why = str(error).splitlines()[-1].strip()
+            raise GenerationError(f"generation '{generation.folder}': weights do not fit the model: {why}") from None
         preranker: PreRanker = model  # type: ignore[assignment]
         groups = [(g.user_heads, g.item_heads, g.width, g.objective) for g in preranker.head.groups]
         if groups != [tuple(g) for g in generation.meta.groups]:
-            raise GenerationError(f"generation '{generation.folder}': head groups must be {generation.meta.groups}, the model has {groups}")
+            expected = generation.meta.groups
+            raise GenerationError(f"generation '{generation.folder}': head groups must be {expected}, the model has {groups}")
         sample = self._sample()
         return folded(model, lambda m: _encode(m, sample).flat())
 

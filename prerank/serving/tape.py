@@ -36,7 +36,7 @@ class Tape:
     def __init__(self, inputs: Sequence[str]) -> None:
         self.inputs = tuple(inputs)
         self.start: list[Any] = [None] * len(self.inputs)  # registers before the first step
-        self.steps: list[tuple[Callable[..., Any], Callable[[list[Any]], Any], int]] = []  # function, its arguments from the registers, register
+        self.steps: list[tuple[Callable[..., Any], Callable[[list[Any]], Any], int]] = []  # function, its arguments, register
         self.vector, self.bias = 0, -1  # registers of the answer; -1: no bias
 
     def __call__(self, columns: dict[str, Array]) -> tuple[Array, Array | None]:

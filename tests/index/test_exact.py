@@ -73,7 +73,9 @@ def test_scores_without_the_extension(monkeypatch):
 
 
 @settings(max_examples=100, deadline=None)
-@given(scores=st.lists(st.one_of(st.floats(-5, 5, width=32), st.sampled_from([float("nan"), 1.0, 2.0])), max_size=300), k=st.integers(1, 320))
+@given(
+    scores=st.lists(st.one_of(st.floats(-5, 5, width=32), st.sampled_from([float("nan"), 1.0, 2.0])), max_size=300), k=st.integers(1, 320)
+)
 def test_top_k_is_a_stable_sort_without_nan(scores, k):
     array = np.array(scores, np.float32)
     expected = sorted((i for i in range(len(array)) if not np.isnan(array[i])), key=lambda i: (-array[i], i))[:k]
@@ -108,7 +110,8 @@ def test_wrong_arrays_are_refused(change, message):
 
 
 @pytest.mark.parametrize(
-    ("user", "bias", "rows"), [(np.zeros(2), np.zeros(1), [0]), (np.zeros(3), np.zeros(2), [0]), (np.zeros(3), np.zeros(1), [4]), (np.zeros(3), np.zeros(1), [-2])]
+    ("user", "bias", "rows"),
+    [(np.zeros(2), np.zeros(1), [0]), (np.zeros(3), np.zeros(2), [0]), (np.zeros(3), np.zeros(1), [4]), (np.zeros(3), np.zeros(1), [-2])],
 )
 def test_wrong_requests_are_refused_before_memory_is_touched(user, bias, rows):
     items = ItemMatrix.of(np.zeros((4, 3)), np.zeros((4, 1)), [(1, 1, 3, 0)])

@@ -115,7 +115,10 @@ def _edit(path, **changes):
         (lambda g: _edit(g / "meta.json", items=7), "item rows must be 7, there are 300"),
         (lambda g: _edit(g / "meta.json", groups=[[1, 1, 99, 0]]), "item rows must be float32"),
         (lambda g: _edit(g / "meta.json", calibrators={"click": {"kind": "x"}}), "kind must be one of"),
-        (lambda g: (g / "encoders" / "encoders.json").write_bytes(b"x" * (g / "encoders" / "encoders.json").stat().st_size), "cannot be read"),
+        (
+            lambda g: (g / "encoders" / "encoders.json").write_bytes(b"x" * (g / "encoders" / "encoders.json").stat().st_size),
+            "cannot be read",
+        ),
         (lambda g: (g / "items.npy").write_bytes(b"x" * (g / "items.npy").stat().st_size), "generation '.*'"),
         (lambda g: (g / "item_ids.parquet").write_bytes(b"x" * (g / "item_ids.parquet").stat().st_size), "generation '.*'"),
         (lambda g: (g / "weights.safetensors").write_bytes(b"x" * (g / "weights.safetensors").stat().st_size), "generation '.*'"),
@@ -179,7 +182,10 @@ def test_unknown_options(data, tmp_path, options):
 def test_ids_that_cannot_be_served(tmp_path):
     import polars as pl
 
-    for ids, message in ((pl.Series([1.5] * 300), "must be integers or text"), (pl.Series([2**63] * 300, dtype=pl.UInt64), "must fit in 64 bits")):
+    for ids, message in (
+        (pl.Series([1.5] * 300), "must be integers or text"),
+        (pl.Series([2**63] * 300, dtype=pl.UInt64), "must fit in 64 bits"),
+    ):
         broken = world()
         broken.item_ids = ids
         with pytest.raises(GenerationError, match=message):

@@ -44,7 +44,9 @@ def test_served_logits_are_trained_logits(tmp_path, name, objectives):
 @pytest.mark.parametrize(("dtype", "bound"), [("bf16", 0.02), ("int8", 0.05)])
 def test_smaller_storage_is_near(tmp_path, data, dtype, bound):
     made = published(tmp_path, data, dtype=dtype)
-    found = logits_of(Scorer(open_current(tmp_path), build.served).score([Request(user=data.user_ids[0], candidates=data.item_ids.to_list())])[0])
+    found = logits_of(
+        Scorer(open_current(tmp_path), build.served).score([Request(user=data.user_ids[0], candidates=data.item_ids.to_list())])[0]
+    )
     expected = trained_logits(made, data, columns(data, 0), np.arange(300))[:, 0]
     error = np.abs(np.array([found[i] for i in data.item_ids]) - expected)
     assert error.mean() < bound * expected.std()
@@ -64,7 +66,9 @@ def test_raw_features_override_and_stand_in_for_a_user(scorer, served, data):
 
 def test_an_unknown_user_gets_the_cold_vector_and_says_so(scorer, served, data):
     response = scorer.score([Request(user=10**12, candidates=data.item_ids.to_list()[:20])])[0]
-    cold = {name: data.encoders[name].missing() for name in ("city", "age", "income", "seen", "tab")} | {"user": np.array([UNKNOWN], np.int32)}
+    cold = {name: data.encoders[name].missing() for name in ("city", "age", "income", "seen", "tab")} | {
+        "user": np.array([UNKNOWN], np.int32)
+    }
     expected = trained_logits(served[1], data, cold, np.arange(20))[:, 0]
     found = logits_of(response)
     np.testing.assert_allclose([found[i] for i in data.item_ids[:20]], expected, rtol=1e-5, atol=1e-5)

@@ -54,9 +54,7 @@ class World:
 def world(*, objectives: tuple[str, ...] = ("click",), text: bool = False, items: int = ITEMS, users: int = USERS, seed: int = 0) -> World:
     """Random features; ids are scattered integers, or text."""
     rng = np.random.default_rng(seed)
-    schema = Schema.model_validate(
-        {"features": FEATURES, "user_id": "user", "item_id": "item", "objectives": objectives, "width": 8}
-    )
+    schema = Schema.model_validate({"features": FEATURES, "user_id": "user", "item_id": "item", "objectives": objectives, "width": 8})
     item_ids = pl.Series("id", rng.permutation(10 * items)[:items].astype(np.int64) - items)
     user_ids = pl.Series("id", rng.permutation(10 * users)[:users].astype(np.int64))
     if text:
@@ -160,7 +158,11 @@ def server(folder: Path, **options: Any) -> Iterator[tuple[str, subprocess.Popen
     """A server process on a free port: its URL and the process. It is ended, if it still runs, and must then end with status 0."""
     environment = {**os.environ, "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(folder), repr(options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", SERVE, str(folder), repr(options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     try:
         assert process.stdout is not None
