@@ -109,9 +109,9 @@ def serve_and_score(to: Path, trained: Trained, requests: int, console: Console)
                 server.terminate()
         console.print(f"server stopped with status {server.returncode}")
     (to / "latency.json").write_text(json.dumps(measured))
-    table = Table("one user over HTTP, milliseconds", [Column("model"), *(Column(f"{p} of {k:,}", digits=2) for k in CANDIDATES for p in ("p50", "p99"))])
+    table = Table("one user over HTTP: milliseconds, p50 / p99", [Column("model"), *(Column(f"k = {k:,}") for k in CANDIDATES)])
     for name, at in measured.items():
-        table.add({"model": name, **{f"{p} of {k:,}": at[k][i] for k in at for i, p in enumerate(("p50", "p99"))}})
+        table.add({"model": name, **{f"k = {k:,}": f"{p50:.2f} / {p99:.2f}" for k, (p50, p99) in at.items()}})
     console.print(table.rich())
 
 

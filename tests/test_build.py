@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+from tests.conftest import SIZES, small_batch, small_schema
+
+from prerank import build
+from prerank.config import ConfigError, Model, TermConfig
+from prerank.schema import Schema
+from prerank.towers import TOWERS
+
+
+def term(**raw: object) -> TermConfig:
+    return TermConfig.model_validate(raw)
+
+
+def test_every_registered_tower_builds_bare() -> None:
+    for name in TOWERS:
+        assert build.model(Model(name=name), small_schema(), SIZES)(small_batch()).logits.shape == (24, 1, 1)
+
+
+def test_unknown_names_say_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown model 'intower'; did you mean 'inttower'\?"):
+        build.model(Model(name="intower"), small_schema(), SIZES)
+    with pytest.raises(ConfigError, match=r"unknown loss 'loglos'; did you mean 'logloss'\?"):
+        build.objective([term(loss="loglos")], small_schema())
+
+
+def test_a_model_without_features_on_a_side_says_which() -> None:
+    bare = Schema(features=(), user_id="u", item_id="i")
+    with pytest.raises(ConfigError, match="model 'dssm': needs at least one feature on each side; the schema has none on: user, item"):
+        build.check_model(Model(name="dssm"), bare)
+    build.check_model(Model(name="mf"), bare)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"loss": "logloss", "label": "lik"}, r"objective 'logloss': unknown label 'lik'; did you mean 'like'\?"),
+        ({"loss": "cir", "temprature": 1}, r"objective 'cir': unknown option 'temprature'; did you mean 'temperature'\?"),
+        ({"loss": "cir", "temperature": -1.0}, r"objective 'cir': temperature: must be positive; got -1\.0"),
+        ({"loss": "logloss", "stages": ["shown"]}, "objective 'logloss': unknown stage 'shown'; valid: impression"),
+    ],
+)
+def test_wrong_terms_say_what_is_right(raw: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build.objective([term(**raw)], small_schema())
+
+
+def test_terms_carry_weight_label_and_stages() -> None:
+    schema = small_schema(("click", "buy"))
+    objective = build.objective([term(loss="logloss", label="buy", weight=0.5, stages=["impression", "random"]), term(loss="cir", weight=0.1)], schema)
+    first, second = objective.terms
+    assert (first.name, first.objective, first.weight, first.stages) == ("logloss:buy", 1, 0.5, (0, 4))
+    assert (second.name, second.weight) == ("cir", 0.1)
+
+
+def test_an_objective_needs_a_term() -> None:
+    with pytest.raises(ConfigError, match="objective: needs at least one term"):
+        build.objective([], small_schema())
+
+
+def test_what_is_served_is_what_was_described() -> None:
+    meta = {"model": {"name": "dssm", "hidden": [8], "width": 4}, "schema": small_schema().model_dump(mode="json"), "sizes": SIZES}
+    assert build.served(meta).head.groups[0].width == 4
