@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
 
-        def move(value: object) -> object:
+        def move(value: Any) -> Any:
             if isinstance(value, dict):
                 return {k: v.to(device, non_blocking=True) for k, v in value.items()}
             return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value

@@ -95,8 +95,3 @@ def _stages(names: Sequence[str] | None, where: str) -> tuple[int, ...] | None:
         if name.upper() not in Stage.__members__:
             raise ConfigError(f"{where}: unknown stage '{name}'{nearest(name, [s.lower() for s in Stage.__members__])}")
     return tuple(int(Stage[name.upper()]) for name in names)
-
-
-def served(meta: Mapping[str, Any]) -> TwoTower:
-    """The model that a generation's meta.json describes, with fresh weights: what serving is given as its builder."""
-    return model(Model.model_validate(meta["model"]), Schema.model_validate(meta["schema"]), meta["sizes"])

@@ -54,7 +54,9 @@ class Split(_Strict):
 
     kind: Literal["random", "time", "user", "column"] = "random"
     column: str | None = Field(None, description="column: an integer column, 0 train, 1 validation, 2 test")
-    validation: float | str = Field(0.1, description="random, user: a fraction of all rows (users); time: first moment of validation, or a fraction")
+    validation: float | str = Field(
+        0.1, description="random, user: a fraction of all rows (users); time: first moment of validation, or a fraction"
+    )
     test: float | str = Field(0.2, description="as validation; validation comes before test in time")
     seed: int = 0
     timezone: str = Field("UTC", description="time: zone of the moments written above")
@@ -178,7 +180,9 @@ class Training(_Strict):
     monitor: str = Field("auc", description="validation metric that chooses the epoch: auc, gauc or logloss")
     clip: float | None = Field(None, gt=0, description="gradient norm is clipped to this")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast")
-    matmul: Literal["highest", "medium"] = Field("medium", description="medium: the fast path (oneDNN; fp32 quality without AMX, rounded with it)")
+    matmul: Literal["highest", "medium"] = Field(
+        "medium", description="medium: the fast path (oneDNN; fp32 quality without AMX, rounded with it)"
+    )
     threads: int | None = Field(None, ge=1, description="torch threads; default: torch's own")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
     dedup: bool = Field(True, description="each distinct user and item is encoded once a batch")

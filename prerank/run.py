@@ -107,7 +107,8 @@ def open_run(folder: str | Path | None = None) -> Run:
     try:
         model.load_state_dict(load_file(weights))
     except RuntimeError as error:
-        raise ConfigError(f"run folder '{path}': its weights do not fit the data as it is now: {str(error).splitlines()[1].strip()}") from None
+        why = str(error).splitlines()[1].strip()
+        raise ConfigError(f"run folder '{path}': its weights do not fit the data as it is now: {why}") from None
     model.eval()
     return Run(path, resolved, dataset, model)
 
@@ -123,7 +124,9 @@ def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         return
     if not resume:
-        raise ConfigError(f"run folder '{folder}': holds a run already; continue it with --resume, replace it with --overwrite, or set output")
+        raise ConfigError(
+            f"run folder '{folder}': holds a run already; continue it with --resume, replace it with --overwrite, or set output"
+        )
     old, new = load(before), config
     for part in ("data", "model", "objective", "training"):
         if getattr(old, part) != getattr(new, part):

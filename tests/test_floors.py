@@ -66,6 +66,7 @@ def test_no_room_is_called_utils() -> None:
 def test_importing_everything_does_nothing() -> None:
     """No output, no file, no thread, whatever is imported."""
     modules = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in FILES]
-    code = f"import importlib, threading\nfor m in {modules!r}: importlib.import_module(m)\nassert threading.active_count() == 1, threading.enumerate()"
+    code = f"import importlib, threading\nfor m in {modules!r}: importlib.import_module(m)\n"
+    code += "assert threading.active_count() == 1, threading.enumerate()"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

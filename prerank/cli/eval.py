@@ -40,7 +40,8 @@ def evaluate(
     if json_:
         typer.echo(json.dumps(record))
         return
-    table = Table(f"{opened.config.name} on {split}", [Column(c) for c in ("label", "AUC", "95 %", "GAUC", "LogLoss", "ECE", "pred/obs", "rows")])
+    columns = [Column(c) for c in ("label", "AUC", "95 %", "GAUC", "LogLoss", "ECE", "pred/obs", "rows")]
+    table = Table(f"{opened.config.name} on {split}", columns)
     for name, m in found.items():
         ci = f"{m.auc_ci.low:.4f}..{m.auc_ci.high:.4f}" if m.auc_ci else None
         table.add({"label": name, "AUC": m.auc, "95 %": ci, "GAUC": m.gauc, "LogLoss": m.logloss, "ECE": m.ece,

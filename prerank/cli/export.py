@@ -42,5 +42,6 @@ def export(
     )  # fmt: skip
     generation = Generation(folder)
     typer.echo(f"{folder}: {generation.meta.items:,} items, {generation.meta.users:,} users, {dtype}, "
-               f"{generation.items.rows.nbytes / 2**20:,.1f} MiB of item vectors, calibrated: {', '.join(generation.calibrators) or 'no'}")  # fmt: skip
+               f"{generation.items.rows.nbytes / 2**20:,.1f} MiB of item vectors, "
+               f"calibrated: {', '.join(generation.calibrators) or 'no'}")  # fmt: skip
     typer.echo(f"next: prerank serve {folder.parent}")

@@ -42,8 +42,10 @@ def train(
             last = stage
             console.print(f"preparing: {stage}", highlight=False)
 
-    run, result = start(settings, resume=resume, overwrite=overwrite, progress=Quiet() if quiet else console_progress(), preparing=preparing)
+    progress = Quiet() if quiet else console_progress()
+    run, result = start(settings, resume=resume, overwrite=overwrite, progress=progress, preparing=preparing)
     best = "no validation rows" if result.best is None else f"validation {settings.training.monitor} {result.best:.4f}"
     typer.echo(f"{run.folder}: best epoch {result.best_epoch} of {len(result.history)}, {best}, "
-               f"{result.parameters:,} parameters, {result.rows_per_second:,.0f} rows/s ({result.rows_per_cpu_second:,.0f} per CPU second)")  # fmt: skip
+               f"{result.parameters:,} parameters, {result.rows_per_second:,.0f} rows/s "
+               f"({result.rows_per_cpu_second:,.0f} per CPU second)")  # fmt: skip
     typer.echo(f"next: prerank eval {run.folder}")

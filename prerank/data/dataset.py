@@ -66,8 +66,8 @@ class Dataset:
         self.user_key, self.item_key = self._optional("user_key.npy"), self._optional("item_key.npy")
         self._rows = {name: self._open(f"rows/{name}.npy") for name in NAMES}
 
-    def rows(self, split: Literal["train", "validation", "test"]) -> NDArray[np.int64]:
-        """Log rows of a split, ascending.  # [n]"""
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Log rows of train, validation or test, ascending. Raises DataError for another name.  # [n]"""
         if split not in self._rows:
             raise DataError(f"split must be one of {', '.join(self._rows)}; got '{split}'")
         return self._rows[split]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -46,7 +47,7 @@ class MLP(nn.Module):
     def __init__(self, inputs: int, hidden: Sequence[int], block: Block) -> None:
         super().__init__()
         widths = [inputs, *hidden]
-        self.layers = nn.ModuleList(block(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(block(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """[rows, inputs] -> [rows, hidden[-1]]."""

@@ -41,7 +41,9 @@ class ContrastiveTerm(Term):
     temperature   t; .07 in the released code
     """
 
-    def __init__(self, *, weight: float = 1.0, objective: int = 0, stages: tuple[int, ...] | None = None, temperature: float = 0.07) -> None:
+    def __init__(
+        self, *, weight: float = 1.0, objective: int = 0, stages: tuple[int, ...] | None = None, temperature: float = 0.07
+    ) -> None:
         super().__init__("cir", weight=weight, objective=objective, stages=stages)
         if temperature <= 0:
             raise ValueError(f"temperature: must be positive; got {temperature}")
@@ -52,7 +54,8 @@ class ContrastiveTerm(Term):
         rows, columns = positive.nonzero(as_tuple=True)
         if rows.numel() == 0:
             return output.logits.new_zeros(())
-        assert output.user is not None and output.item is not None
+        assert output.user is not None
+        assert output.item is not None
         index = next(i for i, g in enumerate(output.groups) if g.objective == self.objective)
         group, users, items = output.groups[index], output.user.groups[index], output.item.groups[index]
         last = users[:, users.shape[1] - group.user_heads // group.levels :]  # M_u^L  [U, H, K]

@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def logloss(logits: Tensor, labels: Tensor, *, where: Tensor | None = None, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def logloss(
+    logits: Tensor, labels: Tensor, *, where: Tensor | None = None, weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
     """Binary cross-entropy of logits: log(1 + exp(-z)) for y = 1, log(1 + exp(z)) for y = 0.
 
     logits, labels [..] of equal shape; labels in [0, 1]; where False = left out; an all-masked input gives 0.

@@ -22,7 +22,6 @@ from prerank.towers.heads import MaxSim
 from prerank.towers.mf import id_groups, with_id_head
 from prerank.towers.two_tower import TwoTower
 
-
 SIDES: tuple[Literal["user", "item"], ...] = ("user", "item")
 
 

@@ -41,7 +41,8 @@ class IntTowerUser(nn.Module):
     needs_fields = True
 
     def __init__(self, fields: int, field_width: int, hidden: Sequence[int], heads: int, width: int, objectives: int = 1,
-                 gate: str | None = "light_se", gate_residual: bool = True, placement: str = "outputs", block: Block = FullyConnected) -> None:  # fmt: skip
+                 gate: str | None = "light_se", gate_residual: bool = True, placement: str = "outputs",
+                 block: Block = FullyConnected) -> None:  # fmt: skip
         super().__init__()
         if placement not in PLACEMENTS:
             raise ValueError(f"placement: must be one of {', '.join(PLACEMENTS)}; got '{placement}'")
@@ -125,8 +126,9 @@ def inttower(
     objectives, item_heads = len(schema.objectives), item_heads or heads
     block = partial(FullyConnected, norm=norm, dropout=dropout, activation=activation)
     embeddings = Embeddings(schema, sizes, embedding_std)
-    inner_user = IntTowerUser(len(schema.fields("user")), schema.width, hidden, heads, head_width, objectives, gate, gate_residual, placement, block)
-    inner_item = IntTowerItem(len(schema.fields("item")), schema.width, hidden, item_heads, head_width, objectives, gate, gate_residual, block)
+    user_fields, item_fields = len(schema.fields("user")), len(schema.fields("item"))
+    inner_user = IntTowerUser(user_fields, schema.width, hidden, heads, head_width, objectives, gate, gate_residual, placement, block)
+    inner_item = IntTowerItem(item_fields, schema.width, hidden, item_heads, head_width, objectives, gate, gate_residual, block)
     inner_user.mlp.initialise(linear_std)
     inner_item.mlp.initialise(linear_std)
     user: Tower = inner_user

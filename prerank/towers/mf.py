@@ -78,7 +78,9 @@ def mf(schema: Schema, sizes: Mapping[str, int], *, width: int = 64, std: float 
     return TwoTower(schema, None, user, item, MaxSim(id_groups(width, objectives), objectives))
 
 
-def with_id_head(schema: Schema, sizes: Mapping[str, int], user: Tower, item: Tower, width: int, std: float) -> tuple[WithIdHead, WithIdHead]:
+def with_id_head(
+    schema: Schema, sizes: Mapping[str, int], user: Tower, item: Tower, width: int, std: float
+) -> tuple[WithIdHead, WithIdHead]:
     """Both towers with the id head of REFERENCE 8 beside them."""
     user_ids, item_ids = id_towers(schema, sizes, width, std)
     return WithIdHead(user, user_ids), WithIdHead(item, item_ids)

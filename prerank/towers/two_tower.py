@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -45,6 +45,7 @@ class TwoTower(nn.Module):
 
     def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
         """Give the 'unknown' and 'missing' rows that training never saw the average row of their table."""
+        module: Any
         for module in self.modules():
             if module is not self and hasattr(module, "fill_cold_rows"):
                 module.fill_cold_rows(counts)

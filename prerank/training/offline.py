@@ -78,6 +78,13 @@ def fit(model: nn.Module, objective: Objective, dataset: Dataset, settings: Sett
         return run.go(resume, stop)
 
 
+def configure(settings: Settings) -> None:
+    """Threads and matrix products of this process, as the settings want them."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    torch.set_float32_matmul_precision(settings.matmul)
+
+
 def device_of(settings: Settings) -> torch.device:
     """The device that `device: auto | cpu | cuda..` means here. Raises ConfigError when it is not there."""
     if settings.device == "auto":
@@ -94,16 +101,17 @@ def device_of(settings: Settings) -> torch.device:
 class _Run:
     """The state of one call of `fit`."""
 
-    def __init__(self, model: nn.Module, objective: Objective, dataset: Dataset, settings: Settings, folder: Path, progress: Progress) -> None:
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
-        torch.set_float32_matmul_precision(settings.matmul)
+    def __init__(
+        self, model: nn.Module, objective: Objective, dataset: Dataset, settings: Settings, folder: Path, progress: Progress
+    ) -> None:
+        configure(settings)
         self.device = device_of(settings)
         self.model = model.to(self.device)
         self.objective, self.dataset, self.settings, self.folder, self.progress = objective, dataset, settings, folder, progress
         self.counts = {name: torch.from_numpy(np.array(c)) for name, c in dataset.counts.items()}
         self.optimizer = Optimizer(self.model, settings.optimizer, self.counts)
-        self.loader = Loader(dataset, dataset.rows("train"), settings.batch_size, shuffle=settings.shuffle, seed=settings.seed, dedup=settings.dedup)
+        self.loader = Loader(dataset, dataset.rows("train"), settings.batch_size, shuffle=settings.shuffle, seed=settings.seed,
+                             dedup=settings.dedup)  # fmt: skip
         self.validation_rows = dataset.rows("validation")
         self.state = State()
         self.best_weights: dict[str, Tensor] = {}
@@ -145,7 +153,8 @@ class _Run:
                 values = train_step(self.model, self.objective, self.optimizer, batch.to(self.device),
                                     precision=self.settings.precision, clip=self.settings.clip)  # fmt: skip
             except DivergedError as error:
-                raise DivergedError(f"training diverged in epoch {state.epoch + 1}, batch {state.step + 1}: {error}; try a lower lr or clip") from None
+                where = f"epoch {state.epoch + 1}, batch {state.step + 1}"
+                raise DivergedError(f"training diverged in {where}: {error}; try a lower lr or clip") from None
             for name, value in values.items():
                 sums[name] = sums[name] + value if name in sums else value.double()
             state.step += 1
@@ -165,8 +174,9 @@ class _Run:
         """Close the epoch: mean losses, validation metrics, and whether it is the best so far."""
         state, steps = self.state, max(self.state.step, 1)
         entry: dict[str, Any] = {"epoch": state.epoch + 1, **{name: v / steps for name, v in state.sums.items()}}
-        if hasattr(self.model, "fill_cold_rows"):
-            self.model.fill_cold_rows(self.counts)
+        fill_cold_rows = getattr(self.model, "fill_cold_rows", None)
+        if fill_cold_rows is not None:
+            fill_cold_rows(self.counts)
         better = True
         if len(self.validation_rows):
             entry |= self._validate()
@@ -216,7 +226,8 @@ class _Run:
         try:
             self.model.load_state_dict(found.part("model"))
         except RuntimeError as error:
-            raise ConfigError(f"run folder '{self.folder}': its checkpoint is of another model: {str(error).splitlines()[1].strip()}") from None
+            why = str(error).splitlines()[1].strip()
+            raise ConfigError(f"run folder '{self.folder}': its checkpoint is of another model: {why}") from None
         self.best_weights = {k: v.to(self.device) for k, v in found.part("best").items()}
         self.optimizer.load_tensors(found.part("optimizer"))
         torch.set_rng_state(found.tensors["rng/cpu"])
@@ -247,5 +258,5 @@ def _stop_asked() -> Iterator[list[int]]:
     try:
         yield asked
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)

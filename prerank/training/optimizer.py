@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,7 @@ class Optimizer:
     def __init__(self, model: nn.Module, settings: Settings, counts: Mapping[str, Tensor]) -> None:
         tables = _row_counts(model, counts)
         big = {n for n, rows in tables.items() if len(rows) >= settings.sparse_from}
+        module: Any
         for module in model.modules():
             if hasattr(module, "sparse") and any(p.shape[0] >= settings.sparse_from for p in module.parameters(recurse=True)):
                 module.sparse = True

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.conftest import MODELS, small_batch, small_model
 
 from prerank.batch import Batch
 from prerank.losses import LossTerm, Objective, logloss
 from prerank.towers import TwoTower, maxsim
+from tests.conftest import MODELS, small_batch, small_model
 
 LISTS = {"rows": {"lists": 24, "candidates": 1}, "lists": {"lists": 6, "candidates": 7}}
 
@@ -78,7 +78,8 @@ def test_permuting_candidates_permutes_logits(model: TwoTower) -> None:
 def test_padding_never_enters_a_tower_or_the_loss(model: TwoTower) -> None:
     batch = small_batch(lists=6, candidates=7)
     assert not batch.where.all()
-    elsewhere = replace(batch, item_index=torch.where(batch.where, batch.item_index, 3), labels=torch.where(batch.where[..., None], batch.labels, 1 - batch.labels))
+    labels = torch.where(batch.where[..., None], batch.labels, 1 - batch.labels)
+    elsewhere = replace(batch, item_index=torch.where(batch.where, batch.item_index, 3), labels=labels)
     objective = Objective([LossTerm("logloss", logloss)])
     model.eval()
     with torch.no_grad():

@@ -10,7 +10,12 @@ from prerank.index.extension import maxsim
 from prerank.index.rows import unpack
 
 groups_of = st.lists(
-    st.tuples(st.sampled_from([1, 2, 3, 6, 8, 9, 15, 16, 17, 33]), st.integers(1, 7), st.sampled_from([1, 3, 8, 16, 17, 31, 64]), st.integers(0, 2)),
+    st.tuples(
+        st.sampled_from([1, 2, 3, 6, 8, 9, 15, 16, 17, 33]),
+        st.integers(1, 7),
+        st.sampled_from([1, 3, 8, 16, 17, 31, 64]),
+        st.integers(0, 2),
+    ),
     min_size=1, max_size=3,
 )  # fmt: skip
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conftest import SIZES, small_batch, small_schema
 
 from prerank.layers import Embeddings, IdTable
 from prerank.layers.embedding import AttentionPooling, masked_mean
 from prerank.schema import FIRST, MISSING, UNKNOWN, Feature, Schema
+from tests.conftest import SIZES, small_batch, small_schema
 
 
 def test_fields_come_in_the_schemas_order_and_each_is_what_its_kind_says() -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.conftest import small_batch, small_model
 
 from prerank.losses import ContrastiveTerm
+from tests.conftest import small_batch, small_model
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:

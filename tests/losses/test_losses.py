@@ -60,7 +60,8 @@ class TestEveryLoss:
 
 def test_logloss_is_its_formula() -> None:
     z, y = [0.3, -1.2, 2.0], [1.0, 0.0, 0.0]
-    expected = -sum(t * math.log(1 / (1 + math.exp(-s))) + (1 - t) * math.log(1 - 1 / (1 + math.exp(-s))) for s, t in zip(z, y, strict=True))
+    p = [1 / (1 + math.exp(-s)) for s in z]
+    expected = -sum(t * math.log(q) + (1 - t) * math.log(1 - q) for q, t in zip(p, y, strict=True))
     logits, labels = torch.tensor(z, dtype=torch.float64), torch.tensor(y, dtype=torch.float64)
     assert logloss(logits, labels).item() == pytest.approx(expected / 3, rel=1e-12)
     assert logloss(logits, labels, reduction="sum").item() == pytest.approx(expected, rel=1e-12)

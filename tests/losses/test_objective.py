@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.conftest import small_batch, small_model
 
 from prerank.batch import Output, Stage
 from prerank.losses import LossTerm, Objective, logloss
+from tests.conftest import small_batch, small_model
 
 
 def test_the_total_is_the_weighted_sum_and_each_term_is_itemised() -> None:

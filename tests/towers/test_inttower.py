@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.conftest import small_batch, small_model, small_schema
 
 from prerank import build
 from prerank.config import ConfigError, Model
 from prerank.layers import Embeddings
+from tests.conftest import small_batch, small_model, small_schema
 
 
-def oracle(weights: dict[str, np.ndarray], fields_u: np.ndarray, fields_v: np.ndarray, layers: int, heads: int, width: int, inputs: bool) -> float:
+def oracle(
+    weights: dict[str, np.ndarray], fields_u: np.ndarray, fields_v: np.ndarray, layers: int, heads: int, width: int, inputs: bool
+) -> float:
     """One user's fields [F, D] and one item's [F', D] -> the logit, in numpy, from the paper's equations."""
 
     def gate(side: str, e: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tests.training.conftest import planted_log, settings
 
 from prerank.config import ConfigError, parse
 from prerank.metrics import auc
@@ -23,6 +22,7 @@ from prerank.run import open_run, train
 from prerank.training import DivergedError, FolderInUseError
 from prerank.training.lock import locked
 from prerank.training.step import train_step
+from tests.training.conftest import planted_log, settings
 
 INTTOWER = {"name": "inttower", "hidden": [32, 16], "heads": 2, "head_width": 8, "dropout": 0.2}
 
@@ -105,7 +105,8 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(planted: Path, tmp_
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_saves_and_says_how_to_go_on(planted: Path, tmp_path: Path, number: signal.Signals) -> None:
-    config = settings(planted, output=str(tmp_path / "run"), **{"training.epochs": 500, "training.patience": 500, "training.batch_size": 64})
+    changes = {"training.epochs": 500, "training.patience": 500, "training.batch_size": 64}
+    config = settings(planted, output=str(tmp_path / "run"), **changes)
     process = start(config, tmp_path)
     history = tmp_path / "run" / "history.jsonl"
     wait_for(history.exists, process)

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.conftest import SIZES, small_batch, small_model
 
 from prerank.config import Optimizer as Settings
 from prerank.config import ParameterGroup
 from prerank.losses import LossTerm, Objective, logloss
 from prerank.training import Optimizer, train_step
 from prerank.training.optimizer import RowwiseAdagrad
+from tests.conftest import SIZES, small_batch, small_model
 
 COUNTS = {name: torch.arange(n) + 1 for name, n in SIZES.items()}
 OBJECTIVE = Objective([LossTerm("logloss", logloss)])
@@ -47,7 +47,9 @@ def test_dense_adam_matches_torch() -> None:
 
 def test_groups_give_rates_and_the_first_match_counts() -> None:
     model = small_model("inttower-id-head")
-    groups = (ParameterGroup(match="*ids.table", lr=0.5), ParameterGroup(match="*ids*", lr=0.25, l2=0.1), ParameterGroup(match="head*", l2=0.0))
+    groups = (
+        ParameterGroup(match="*ids.table", lr=0.5), ParameterGroup(match="*ids*", lr=0.25, l2=0.1), ParameterGroup(match="head*", l2=0.0),
+    )  # fmt: skip
     optimizer = Optimizer(model, Settings(lr=0.01, l2=0.2, groups=groups), COUNTS)
     found = {optimizer.names[id(p)]: (g["lr"], g["weight_decay"]) for g in optimizer.dense.param_groups for p in g["params"]}
     assert found["user.ids.ids.table"] == (0.5, 0.2)
