@@ -102,7 +102,7 @@ class Group:
     """Shape of one head group: Hu user heads meet Hi item heads of width K for one objective.
 
     `levels` says how many layers the user heads come from (IntTower's FE-Block): the last
-    user_heads / levels of them are the last layer's.
+    user_heads / levels of them are the last layer's. `cosine` heads are brought to length 1 before they meet.
     """
 
     user_heads: int
@@ -110,6 +110,7 @@ class Group:
     width: int
     objective: int = 0
     levels: int = 1
+    cosine: bool = False
 
 
 @dataclass(frozen=True, slots=True)

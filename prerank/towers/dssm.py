@@ -91,9 +91,9 @@ def dssm(
         tower.mlp.initialise(linear_std)
     user: Tower = towers[0]
     item: Tower = towers[1]
-    groups = [Group(1, 1, width or hidden[-1], objective=t) for t in range(objectives)]
+    groups = [Group(1, 1, width or hidden[-1], objective=t, cosine=similarity == "cosine") for t in range(objectives)]
     if id_head is not None:
         user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std)
         groups += id_groups(id_head, objectives)
-    head = MaxSim(groups, objectives, cosine=similarity == "cosine", temperature=temperature, bias=bias)
+    head = MaxSim(groups, objectives, temperature=temperature, bias=bias)
     return TwoTower(schema, embeddings, user, item, head)

@@ -40,40 +40,40 @@ def maxsim(user: Tensor, item: Tensor) -> Tensor:
 class MaxSim(nn.Module):
     """See the module's first lines.
 
-    groups        shape of every group and the objective it speaks for
-    cosine        heads are normalised to length 1 before they meet
-    temperature   'learnable': each group's products are multiplied by a learned positive scale, from
-                  `scale` on; 'none': they are not
+    groups        shape of every group, the objective it speaks for, and whether its heads are brought to length 1
+    temperature   'learnable': each cosine group's products are multiplied by a learned positive scale, from
+                  `scale` on (a dot product has its own); 'none': they are not
     bias          one learned bias an objective
 
-    The bare cosine of IntTower's two-tower baseline is cosine=True, temperature='none', bias=False;
+    The bare cosine of IntTower's two-tower baseline is a cosine group, temperature='none', bias=False;
     its logits lie in [-1, 1], so that its LogLoss cannot be good (REFERENCE: published .4559).
     """
 
-    def __init__(self, groups: Sequence[Group], objectives: int = 1, *, cosine: bool = False, temperature: str = "none",
-                 scale: float = 5.0, bias: bool = True) -> None:  # fmt: skip
+    def __init__(self, groups: Sequence[Group], objectives: int = 1, *, temperature: str = "none", scale: float = 5.0,
+                 bias: bool = True) -> None:  # fmt: skip
         super().__init__()
         if temperature not in ("none", "learnable"):
             raise ValueError(f"temperature: must be none or learnable; got '{temperature}'")
         self.groups = tuple(groups)
         self.objectives = objectives
-        self.cosine = cosine
-        self.log_scale = nn.Parameter(torch.full((len(self.groups),), math.log(scale))) if temperature == "learnable" else None
+        cosines = sum(g.cosine for g in self.groups)
+        self.log_scale = nn.Parameter(torch.full((cosines,), math.log(scale))) if temperature == "learnable" and cosines else None
         self.bias = nn.Parameter(torch.zeros(objectives)) if bias else None
 
     def prepare_user(self, representation: Representation) -> Representation:
-        """Heads normalised (if cosine) and scaled; the overall bias joins the user's.  # [U, H_g, K_g], [U, T]"""
-        prepared = [self._unit(g) for g in representation.groups]
+        """Cosine heads normalised and scaled; the overall bias joins the user's.  # [U, H_g, K_g], [U, T]"""
+        prepared = self._unit(representation.groups)
         if self.log_scale is not None:
-            prepared = [g * s for g, s in zip(prepared, self.log_scale.exp().unbind(), strict=True)]
+            scales = iter(self.log_scale.exp().unbind())
+            prepared = [g * next(scales) if group.cosine else g for g, group in zip(prepared, self.groups, strict=True)]
         bias = representation.bias
         if self.bias is not None:
             bias = self.bias.expand(prepared[0].shape[0], -1) if bias is None else bias + self.bias
         return Representation(tuple(prepared), bias)
 
     def prepare_items(self, representation: Representation) -> Representation:
-        """Heads normalised (if cosine): the row that a generation stores.  # [N, H_g, K_g], [N, T]"""
-        return Representation(tuple(self._unit(g) for g in representation.groups), representation.bias)
+        """Cosine heads normalised: the row that a generation stores.  # [N, H_g, K_g], [N, T]"""
+        return Representation(tuple(self._unit(representation.groups)), representation.bias)
 
     def forward(self, user: Representation, item: Representation, user_index: Tensor, item_index: Tensor) -> Tensor:
         """Prepared representations and indices [B], [B, C] -> logits [B, C, T]."""
@@ -90,5 +90,6 @@ class MaxSim(nn.Module):
             logits = logits + item.bias.index_select(0, item_index.flatten()).view(b, c, -1)
         return logits.float()
 
-    def _unit(self, heads: Tensor) -> Tensor:
-        return F.normalize(heads, dim=-1) if self.cosine else heads
+    def _unit(self, groups: Sequence[Tensor]) -> list[Tensor]:
+        """Cosine groups with heads of length 1, the others as they are."""
+        return [F.normalize(g, dim=-1) if group.cosine else g for g, group in zip(groups, self.groups, strict=True)]

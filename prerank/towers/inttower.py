@@ -133,9 +133,11 @@ def inttower(
     inner_item.mlp.initialise(linear_std)
     user: Tower = inner_user
     item: Tower = inner_item
-    groups = [Group(len(hidden) * heads, item_heads, head_width, objective=t, levels=len(hidden)) for t in range(objectives)]
+    groups = [
+        Group(len(hidden) * heads, item_heads, head_width, objective=t, levels=len(hidden), cosine=similarity == "cosine") for t in range(objectives)
+    ]
     if id_head is not None:
         user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std)
         groups += id_groups(id_head, objectives)
-    head = MaxSim(groups, objectives, cosine=similarity == "cosine", temperature=temperature, bias=bias)
+    head = MaxSim(groups, objectives, temperature=temperature, bias=bias)
     return TwoTower(schema, embeddings, user, item, head)

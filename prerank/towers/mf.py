@@ -71,7 +71,7 @@ def mf(schema: Schema, sizes: Mapping[str, int], *, width: int = 64, std: float 
 
     >>> from prerank.schema import Schema
     >>> mf(Schema(features=(), user_id="u", item_id="i"), {"u": 10, "i": 20}, width=4).head.groups
-    (Group(user_heads=1, item_heads=1, width=4, objective=0, levels=1),)
+    (Group(user_heads=1, item_heads=1, width=4, objective=0, levels=1, cosine=False),)
     """
     user, item = id_towers(schema, sizes, width, std)
     objectives = len(schema.objectives)
