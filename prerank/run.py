@@ -47,7 +47,10 @@ class Run:
         """Logits and labels of a split's rows, in the log's order.  # float32 [n, T], [n, T]"""
         device = device_of(self.config.training)
         loader = Loader(self.dataset, self._rows(split), self.config.training.eval_batch_size, shuffle="none")
-        return predict(self.model.to(device), loader.epoch(0), device)
+        try:
+            return predict(self.model.to(device), loader.epoch(0), device)
+        finally:
+            self.model.cpu()  # at rest a model is where export and serving want it
 
     def groups(self, split: str) -> np.ndarray:
         """What GAUC groups by: the request where the log names it, else the user.  # int64 [n]"""
@@ -58,10 +61,13 @@ class Run:
         """Metrics of every objective on a split, with bootstrap intervals over groups. Raises ConfigError."""
         z, y = self.logits(split)
         groups = self.groups(split)
-        return {
-            name: evaluate(z[:, t], y[:, t] > 0, groups=groups, resamples=resamples, seed=seed)
-            for t, name in enumerate(self.dataset.schema.objectives)
-        }
+        found = {}
+        for t, name in enumerate(self.dataset.schema.objectives):
+            try:
+                found[name] = evaluate(z[:, t], y[:, t] > 0, groups=groups, resamples=resamples, seed=seed)
+            except ValueError as error:
+                raise ConfigError(f"label '{name}', {split} rows: {error}") from None
+        return found
 
     def _rows(self, split: str) -> np.ndarray:
         rows = self.dataset.rows(split)
@@ -84,11 +90,13 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, prog
     with locked(folder):
         _claim(folder, config, resume, overwrite)
         dataset = prepare(resolved.data, progress=preparing)
+        _check_labels(config, dataset)
         torch.manual_seed(config.training.seed)
         model = build.model(config.model, dataset.schema, dataset.sizes)
         write_text(folder / "config.yaml", dump(config))
         result = fit(model, objective, dataset, config.training, folder, resume=resume, progress=progress or Quiet())
         write_text(folder / "result.json", json.dumps(_result(result, config), indent=1))
+    model.cpu()
     return Run(folder, resolved, dataset, model), result
 
 
@@ -116,7 +124,8 @@ def open_run(folder: str | Path | None = None) -> Run:
 def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:
     """A folder with a run in it is continued or overwritten only when that is asked for."""
     before = folder / "config.yaml"
-    if not before.exists():
+    kept = (folder / "checkpoint" / "current", folder / "model.safetensors")
+    if not before.exists() or not any(p.exists() for p in kept):  # a run that ended before its first checkpoint left nothing to keep
         return
     if overwrite and not resume:
         for name in WRITTEN:
@@ -131,6 +140,45 @@ def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:
     for part in ("data", "model", "objective", "training"):
         if getattr(old, part) != getattr(new, part):
             raise ConfigError(f"run folder '{folder}': was started with another '{part}' section; resume needs the same one ({before})")
+
+
+def _check_labels(config: Config, dataset: Dataset) -> None:
+    """A label that logloss judges must lie in [0, 1]: sums and levels are graded, and belong to list-wise losses."""
+    for term in config.objective:
+        if term.loss != "logloss":
+            continue
+        label = term.label or dataset.schema.objectives[0]
+        values = dataset.labels[:, dataset.schema.objectives.index(label)]
+        low, high = float(values.min()), float(values.max())
+        if low < 0 or high > 1:
+            raise ConfigError(f"objective 'logloss': label '{label}' must lie in [0, 1]; its values go from {low:g} to {high:g}; "
+                              "make it binary with a rule, or weight its columns down")  # fmt: skip
+
+
+def _check_labels(config: Config, dataset: Dataset) -> None:
+    """What would fail only after an epoch: labels that logloss cannot take, a validation split of one class. Raises ConfigError."""
+    names = dataset.schema.objectives
+    for term in config.objective:
+        t = names.index(term.label) if term.label else 0
+        low, high = _range(dataset, "train", t)
+        if term.loss == "logloss" and not 0 <= low <= high <= 1:
+            raise ConfigError(f"label '{names[t]}': logloss needs labels from 0 to 1, its train rows hold {low:g} to {high:g}; "
+                              "make it a rule ('x > 3'), or scale it")  # fmt: skip
+    low, high = _range(dataset, "validation", 0)
+    n = len(dataset.rows("validation"))
+    if n and (low > 0) == (high > 0):
+        which = "positive" if low > 0 else "negative"
+        raise ConfigError(f"label '{names[0]}': all {n} validation rows are {which}, so that no epoch can be chosen on them; "
+                          "split differently, or set data.split.validation to 0")  # fmt: skip
+
+
+def _range(dataset: Dataset, split: str, t: int, chunk: int = 1 << 20) -> tuple[float, float]:
+    """Smallest and largest value of a label in a split, in bounded memory; (inf, -inf) without rows."""
+    rows, low, high = dataset.rows(split), float("inf"), float("-inf")
+    for first in range(0, len(rows), chunk):
+        part = dataset.labels[rows[first : first + chunk], t]
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
+    return low, high
 
 
 def _newest() -> Path:

@@ -167,7 +167,7 @@ def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
 
 
 def _fill_cold(table: Tensor, counts: Tensor) -> None:
-    seen = counts[FIRST:].to(table.dtype)
+    seen = counts[FIRST:].to(table)  # its type and device
     if seen.sum() == 0:
         return
     mean = (seen.unsqueeze(1) * table[FIRST:]).sum(dim=0) / seen.sum()

@@ -104,7 +104,7 @@ class Optimizer:
                 prefix = f"{self.names[id(p)]}/"
                 found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
                 if found:
-                    self.dense.state[p] = {k: v.clone() if v.dim() == 0 else v.clone().to(p.device) for k, v in found.items()}
+                    self.dense.state[p] = {k: v.to(p.device, copy=True) for k, v in found.items()}
         if self.rowwise:
             for name in self.rowwise.sums:
                 self.rowwise.sums[name].copy_(tensors[f"{name}/rowwise"])

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from tests.training.conftest import planted_log, settings
+
+from prerank.config import ConfigError, parse
+from prerank.run import open_run, train
+from prerank.training.offline import device_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    log = planted_log(4000, 60, 40).with_columns(level=pl.col("click") + (pl.col("utility") > 2).cast(pl.Int8) * pl.col("click"))
+    log.write_parquet(folder / "log.parquet")
+    return folder
+
+
+def test_what_a_run_folder_holds(folder: Path, tmp_path: Path) -> None:
+    run, result = train(parse(settings(folder, output=str(tmp_path / "run"))))
+    names = {p.name for p in run.folder.iterdir()}
+    assert {"config.yaml", "model.safetensors", "history.jsonl", "result.json", "checkpoint"} <= names
+    written = json.loads((run.folder / "result.json").read_text())
+    assert (written["best_epoch"], written["rows"]) == (result.best_epoch, 3 * len(run.dataset.rows("train")))
+
+
+def test_an_opened_run_gives_the_same_logits_in_the_logs_order(folder: Path, tmp_path: Path) -> None:
+    run, _ = train(parse(settings(folder, output=str(tmp_path / "run"))))
+    one, two = run.logits("test"), open_run(run.folder).logits("test")
+    assert np.array_equal(one[0], two[0])
+    assert np.array_equal(one[1][:, 0], planted_log(4000, 60, 40)["click"].to_numpy()[run.dataset.rows("test")])
+
+
+def test_several_objectives_keep_a_logit_each(folder: Path, tmp_path: Path) -> None:
+    labels = {"click": {"column": "click"}, "deep": {"rule": "level > 1"}}
+    changes = {"data.labels": labels, "objective": [{"loss": "logloss", "label": "click"}, {"loss": "logloss", "label": "deep", "weight": 0.5}]}
+    run, _ = train(parse(settings(folder, output=str(tmp_path / "run"), model={"name": "dssm", "hidden": [16], "width": 8}, **changes)))
+    found = run.evaluate("test", resamples=0)
+    assert list(found) == ["click", "deep"]
+    assert found["deep"].positives < found["click"].positives
+    assert run.logits("test")[0].shape[1] == 2
+
+
+def test_graded_labels_are_no_business_of_logloss(folder: Path, tmp_path: Path) -> None:
+    raw = settings(folder, output=str(tmp_path / "run"), **{"data.labels": {"level": {"column": "level"}}})
+    with pytest.raises(ConfigError, match=r"objective 'logloss': label 'level' must lie in \[0, 1\]; its values go from 0 to 2"):
+        train(parse(raw))
+
+
+def test_a_typo_costs_no_preparation_and_leaves_no_run(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown option 'widht'"):
+        train(parse(settings(folder, output=str(tmp_path / "run"), model={"name": "mf", "widht": 3})))
+    assert not (tmp_path / "run").exists()
+
+
+def test_folders_that_hold_no_finished_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"holds no config\.yaml"):
+        open_run(tmp_path)
+    run, _ = train(parse(settings(folder, output=str(tmp_path / "run"))))
+    (run.folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="its training has not finished"):
+        open_run(run.folder)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no run found below 'runs'"):
+        open_run()
+
+
+def test_a_split_without_rows_is_said(folder: Path, tmp_path: Path) -> None:
+    run, _ = train(parse(settings(folder, output=str(tmp_path / "run"), **{"data.split": {"validation": 0.1, "test": 0.0}})))
+    with pytest.raises(ConfigError, match="its data has no test rows"):
+        run.evaluate("test")
+
+
+@pytest.mark.parametrize(("device", "message"), [("gpu", "must be auto, cpu or cuda"), ("cuda", "torch sees no GPU")])
+def test_a_device_that_is_not_there(device: str, message: str) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        assert device_of(parse({"training": {"device": device}}).training).type == "cuda"
+        return
+    with pytest.raises(ConfigError, match=message):
+        device_of(parse({"training": {"device": device}}).training)
