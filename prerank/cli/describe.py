@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 _CODE = re.compile(
-    r"(^|_)(id|ids|type|level|code|class|category|cat|gender|sex|zip|city|region|country|brand|tag|tab|channel|group|range|segment|os)$"
+    r"(^|_)(id|ids|type|level|code|class|category|cat|gender|sex|zip|city|region|country|brand|author|creator|seller|shop|tag|tab|channel|group|range|segment|os)$"
 )
 _PAST = re.compile(r"(^|_)(hist|history|seq|sequence|recent|last|past|clicked|viewed|watched)(_|$)")
 _SEPARATORS = ("|", ";", "^", ",", " ")

@@ -43,6 +43,7 @@ _ACTION = re.compile(
     r"|conver|install|pay|play|watch|long_view|valid_view|dwell|stay|finish|complet|skip|rating|stars|profile_|enter)"
     r"|(_clicked|_liked|_purchased|stay_time|play_time|watch_time|watch_ratio|play_ratio|dwell_time)$"
 )
+_LATER = re.compile(r"(^|_)(position|rank|slot)$")
 _CLOCK = re.compile(r"^(date|dt|ds|day|hourmin|datetime|time|timestamp|ts|time_ms|year|month)$|_(at|time|date|dt|ts|timestamp)$")
 
 
@@ -207,6 +208,8 @@ def _log_features(found: Guess, log: pl.DataFrame, outcomes: set[str]) -> None:
             found.left_out[column] = "the outcome decides it"
         elif _CLOCK.search(column.lower()):
             found.left_out[column] = "a time"
+        elif _LATER.search(column.lower()):
+            found.left_out[column] = "decided after pre-ranking, so unknown when it scores"
         elif isinstance(described, str):
             found.left_out[column] = described
         elif (area := column_auc(log[column], on)) >= SUSPICIOUS:

@@ -46,7 +46,7 @@ class MaxSim(nn.Module):
     bias          one learned bias an objective
 
     The bare cosine of IntTower's two-tower baseline is a cosine group, temperature='none', bias=False;
-    its logits lie in [-1, 1], so that its LogLoss cannot be good (REFERENCE: published .4559).
+    its logits lie in [-1, 1], so that its LogLoss cannot be good (published: .4559).
     """
 
     def __init__(self, groups: Sequence[Group], objectives: int = 1, *, temperature: str = "none", scale: float = 5.0,

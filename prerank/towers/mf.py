@@ -4,7 +4,7 @@
 
 Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 2009
 (eq. 4, with a logistic loss). `IdTower` is also the id head of other towers: one more head group
-of one head a side (REFERENCE 8).
+of one head a side.
 """
 
 from __future__ import annotations
@@ -81,6 +81,6 @@ def mf(schema: Schema, sizes: Mapping[str, int], *, width: int = 64, std: float 
 def with_id_head(
     schema: Schema, sizes: Mapping[str, int], user: Tower, item: Tower, width: int, std: float
 ) -> tuple[WithIdHead, WithIdHead]:
-    """Both towers with the id head of REFERENCE 8 beside them."""
+    """Both towers with an id head beside them."""
     user_ids, item_ids = id_towers(schema, sizes, width, std)
     return WithIdHead(user, user_ids), WithIdHead(item, item_ids)

@@ -51,7 +51,7 @@ class TerminalBar:
     def step(self, epoch: int, step: int, steps: int, rows: int, loss: float) -> None:
         if step == 1:
             self.bar.reset(self.task, total=steps)
-        self.bar.update(self.task, completed=step, total=steps, epoch=epoch, loss=loss, rate=self.rate(rows))
+        self.bar.update(self.task, completed=step, total=steps, epoch=epoch, loss=loss, rate=self.rate(step, rows))
 
     def say(self, line: str) -> None:
         self.bar.console.print(line, highlight=False)
@@ -68,7 +68,7 @@ class Lines:
         self.last = time.monotonic()
 
     def step(self, epoch: int, step: int, steps: int, rows: int, loss: float) -> None:
-        rate, now = self.rate(rows), time.monotonic()
+        rate, now = self.rate(step, rows), time.monotonic()
         if now - self.last >= LINE_SECONDS:
             self.last = now
             left = (steps - step) * rows / max(rate, 1e-9)
@@ -82,16 +82,19 @@ class Lines:
 
 
 class Rate:
-    """Rows per second, smoothed over about the last fifty steps."""
+    """Rows per second over about the last fifty steps; an epoch's first one, which waits for what came before it, does not count."""
 
     def __init__(self) -> None:
         self.before = time.monotonic()
+        self.counted = 0
         self.seconds_per_row = 0.0
 
-    def __call__(self, rows: int) -> float:
+    def __call__(self, step: int, rows: int) -> float:
         now = time.monotonic()
         each, self.before = (now - self.before) / max(rows, 1), now
-        self.seconds_per_row = each if self.seconds_per_row == 0 else 0.98 * self.seconds_per_row + 0.02 * each
+        if step > 1 or not self.counted:
+            self.counted += step > 1
+            self.seconds_per_row += max(0.02, 1 / max(self.counted, 1)) * (each - self.seconds_per_row)
         return 1.0 / max(self.seconds_per_row, 1e-12)
 
 

@@ -30,6 +30,7 @@ def world(folder):
             "secret": click * 10 + rng.random(N),
             "hist": ["|".join(map(str, rng.integers(0, 80, 3))) for _ in range(N)],
             "constant": [1] * N,
+            "position": rng.integers(0, 10, N),
         }
     )
     users = pl.DataFrame({"uid": np.arange(150), "age": rng.integers(0, 9000, 150), "name": [f"somebody {i}" for i in range(150)]})
@@ -83,6 +84,7 @@ def test_every_column_left_out_has_a_reason(files, tmp_path):
         "is_like       the outcome decides it",
         "secret        alone it reaches AUC 1.00 on the label: a leak until proved otherwise",
         "constant      always the same value",
+        "position      decided after pre-ranking",
         "name          text, nearly every value is different",
         "# like: {column: is_like}",
     ):
