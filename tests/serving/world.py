@@ -6,8 +6,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+import uvicorn
 from torch import nn
 
 from prerank import build
@@ -23,7 +25,8 @@ from prerank.data import Encoder
 from prerank.data.encoder import Bins, Categorical, Many, Standardise
 from prerank.data.vocabulary import Vocabulary
 from prerank.schema import Schema
-from prerank.serving import export
+from prerank.serving import Client, Settings, create, export
+from prerank.serving.server import bind
 
 USERS, ITEMS = 60, 300
 FEATURES = [
@@ -143,13 +146,10 @@ SERVE = """
 import sys
 from pathlib import Path
 from prerank import build
-from prerank.serving import GenerationError, ServerError, Settings, serve
+from prerank.serving import Settings, serve
 options = eval(sys.argv[2])
 port, workers = options.pop("port", 0), options.pop("workers", 1)
-try:
-    serve(Settings(Path(sys.argv[1]), **options), build.served, port=port, workers=workers)
-except (ServerError, GenerationError) as error:
-    sys.exit(f"refused: {error}")
+serve(Settings(Path(sys.argv[1]), **options), build.served, port=port, workers=workers)
 """
 
 
@@ -173,9 +173,26 @@ def server(folder: Path, **options: Any) -> Iterator[tuple[str, subprocess.Popen
         yield found[0], process
         if process.poll() is None:
             process.terminate()
-            out, error = process.communicate(timeout=20)
+            out, error = process.communicate(timeout=120)
             assert process.returncode == 0, (process.returncode, out, error)
     finally:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@contextmanager
+def threaded(folder: Path, **options: Any) -> Iterator[str]:
+    """The same server in a thread of this process, for tests that need no process of its own: its URL."""
+    with closing(bind("127.0.0.1", 0)) as listener:
+        app = create(Settings(folder, **options), build.served)
+        running = uvicorn.Server(uvicorn.Config(app, loop="asyncio", http="httptools", ws="none", log_level="warning"))
+        thread = threading.Thread(target=running.run, args=([listener],))
+        thread.start()
+        try:
+            with Client(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+                client.wait_until_ready()
+            yield client.url
+        finally:
+            running.should_exit = True
+            thread.join()

@@ -1,0 +1,93 @@
+"""The tape against torch: whole towers, and every operation it knows."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from prerank.batch import Representation
+from prerank.serving.folding import folded
+from prerank.serving.operations import OPERATIONS
+from prerank.serving.tape import Tape, record
+from tests.conftest import MODELS, small_batch, small_model
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("objectives", [("like",), ("like", "buy")])
+def test_every_tower_is_recorded_and_says_what_torch_says(name, objectives):
+    model = small_model(name, objectives).eval()
+    samples = small_batch(users=8).user
+    quick = folded(model, lambda m: m.encode("user", samples).flat())
+    tape = record(lambda columns: quick.encode("user", columns), samples)
+    assert isinstance(tape, Tape)
+    others = small_batch(seed=1, users=20).user
+    with torch.no_grad():
+        expected = model.encode("user", others)
+    for i in range(20):
+        vector, bias = tape({k: v[i : i + 1].numpy() for k, v in others.items()})
+        np.testing.assert_allclose(vector, expected.flat()[i], rtol=1e-5, atol=1e-5)
+        if expected.bias is None:
+            assert bias is None
+        else:
+            np.testing.assert_allclose(bias, expected.bias[i].detach(), rtol=1e-5, atol=1e-5)
+
+
+def encode(function):
+    """A 'tower' that is one function of a float [1, 6] and an integer [1] column."""
+    return lambda columns: Representation((function(columns["x"], columns["i"]).float().reshape(1, 1, -1),))
+
+
+torch.manual_seed(0)
+TABLE, WEIGHT, BIAS, MASK = torch.randn(9, 4), torch.randn(5, 6), torch.randn(5), torch.rand(1, 6) < 0.5
+FUNCTIONS = {
+    "arithmetic": lambda x, i: (2 * x + 1 - x / 3) * (x - 0.5),
+    "alpha": lambda x, i: torch.add(x, x * x, alpha=3) + torch.sub(x, 2, alpha=2),
+    "integers": lambda x, i: torch.stack([i.long() + 3, i.long() + 4], 1) * 2,
+    "embedding": lambda x, i: F.embedding(i.long() + 1, TABLE),
+    "linear": lambda x, i: F.linear(x, WEIGHT, BIAS) + F.linear(x, WEIGHT),
+    "relu": lambda x, i: F.relu(x),
+    "activations": lambda x, i: torch.cat([torch.tanh(x), torch.sigmoid(x), F.silu(x), F.leaky_relu(x), F.leaky_relu(x, 0.3), x.exp()], 1),
+    "softmax": lambda x, i: torch.softmax(x * 50, 1),
+    "reductions": lambda x, i: torch.cat(
+        [x.view(1, 2, 3).mean(2), x.view(1, 2, 3).sum(1), x.view(1, 2, 3).amax(2), x.sum(1, keepdim=True)], 1
+    ),
+    "norm": lambda x, i: F.normalize(x.view(1, 2, 3), dim=-1),
+    "shapes": lambda x, i: x.unsqueeze(1).unflatten(2, (2, 3)).permute(0, 3, 2, 1).squeeze(3).transpose(1, 2).flatten(1),
+    "parts": lambda x, i: torch.cat(
+        [*x.split(2, 1)[::-1], *[u.unsqueeze(1) for u in x.unbind(1)], x[:, 1:4], x.select(1, -1).unsqueeze(1)], 1
+    ),
+    "stacks": lambda x, i: torch.stack([x.view(1, 2, 3), 2 * x.view(1, 2, 3)], 2),
+    "masks": lambda x, i: x.masked_fill(MASK, -9.0) * (x != 0).float() * (~(x == 1)).float(),
+    "clamps": lambda x, i: x.clamp(min=-0.1, max=0.7) + x.clamp(min=0.2) + x.clamp_min(0.3),
+    "pad": lambda x, i: F.pad(x.view(1, 2, 3), (1, 2), value=7.0),
+    "expand": lambda x, i: x.view(1, 6, 1).expand(1, 6, 3),
+    "bmm": lambda x, i: x.view(1, 2, 3) @ x.view(1, 3, 2),
+    "constants": lambda x, i: x * BIAS.exp().sum() + torch.zeros(1, 6),
+}
+
+
+@pytest.mark.parametrize("name", list(FUNCTIONS))
+def test_operations(name):
+    samples = {"x": torch.randn(12, 6), "i": torch.randint(0, 7, (12,), dtype=torch.int32)}
+    assert record(encode(FUNCTIONS[name]), samples) is not None
+
+
+def test_the_table_holds_no_operation_that_writes_in_place():
+    assert not [str(o) for o in OPERATIONS if o._schema.is_mutable]
+
+
+@pytest.mark.parametrize("function", [lambda x, i: torch.erf(x), lambda x, i: x.clone().add_(1), lambda x, i: x.cumsum(1)])
+def test_an_unknown_operation_means_no_tape(function):
+    assert record(encode(function), {"x": torch.randn(2, 6), "i": torch.zeros(2, dtype=torch.int32)}) is None
+
+
+def test_a_model_that_looks_at_its_values_means_no_tape():
+    samples = {"x": torch.tensor([[1.0] * 6, [-1.0] * 6]), "i": torch.zeros(2, dtype=torch.int32)}
+    assert record(encode(lambda x, i: x if bool(samples["x"][0, 0] == x[0, 0]) else 2 * x), samples) is None
+
+
+def test_parameters_are_shared_not_copied():
+    layer = nn.Linear(6, 3)
+    tape = record(encode(lambda x, i: layer(x)), {"x": torch.randn(2, 6), "i": torch.zeros(2, dtype=torch.int32)})
+    assert any(np.shares_memory(constant, layer.weight.detach().numpy()) for constant in tape.start if isinstance(constant, np.ndarray))
