@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from prerank.batch import Stage
 from prerank.config import ConfigError, Model, TermConfig, nearest
@@ -24,8 +27,8 @@ def model(config: Model, schema: Schema, sizes: Mapping[str, int]) -> TwoTower:
         raise ConfigError(f"model '{config.name}': needs at least one feature on each side; the schema has none on: {', '.join(needs)}")
     try:
         return recipe(schema, sizes, **config.options)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"model '{config.name}': {error}") from None
+    except (ValueError, RuntimeError) as error:  # RuntimeError: torch has no memory for it
+        raise ConfigError(f"model '{config.name}': {str(error).splitlines()[0]}") from None
 
 
 def served(meta: Mapping[str, Any]) -> TwoTower:
@@ -55,7 +58,9 @@ def objective(terms: Sequence[TermConfig], schema: Schema) -> Objective:
             continue
         loss = _named({**LOSSES, **TERMS}, term.loss, "loss")
         _check_options(loss, options, where, skip=2, reserved=("where", "weight"))
-        built.append(LossTerm(name, partial(loss, **options), weight=term.weight, objective=index, stages=stages))
+        bound = partial(loss, **options)
+        _call(where, bound, logits=torch.zeros(1, 1), labels=torch.zeros(1, 1))  # a wrong option is told now, not at the first step
+        built.append(LossTerm(name, bound, weight=term.weight, objective=index, stages=stages))
     return Objective(built)
 
 
@@ -73,11 +78,17 @@ def _named(catalogue: Mapping[str, Any], name: str, noun: str) -> Any:
 
 
 def _check_options(make: Callable[..., Any], options: Mapping[str, Any], where: str, *, skip: int, reserved: Sequence[str] = ()) -> None:
-    """An option that the callable's own signature does not have is an error that names the nearest."""
+    """An option that the callable's own signature does not have, or of another type than it says there, is an error."""
     valid = [p for p in list(inspect.signature(make).parameters)[skip:] if p not in reserved]
-    for option in options:
+    types = get_type_hints(make.__init__ if inspect.isclass(make) else make)
+    for option, value in options.items():
         if option not in valid:
             raise ConfigError(f"{where}: unknown option '{option}'{nearest(option, valid)}")
+        try:
+            TypeAdapter(types[option], config=ConfigDict(allow_inf_nan=False)).validate_python(value, strict=True)
+        except ValidationError as error:
+            rule = error.errors()[0]["msg"]
+            raise ConfigError(f"{where}: option '{option}': {rule}; got {value!r}") from None
 
 
 def _label_index(term: TermConfig, schema: Schema, where: str) -> int:

@@ -24,7 +24,7 @@ class ConfigError(ValueError):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Label(_Strict):
@@ -113,9 +113,14 @@ class Data(_Strict):
     cache: str | None = Field(None, description="folder of encoded columns; default: the user's cache folder")
 
     def schema_(self) -> Schema:
-        """The schema that these settings describe."""
-        return Schema(features=self.features, user_id=self._id_feature("user"), item_id=self._id_feature("item"),
-                      objectives=tuple(self.labels), width=self.width)
+        """The schema that these settings describe. Raises ConfigError naming every problem at once."""
+        if not self.labels:
+            raise ConfigError("data.labels: at least one label is needed, e.g. {click: {column: is_click}}")
+        try:
+            return Schema(features=self.features, user_id=self._id_feature("user"), item_id=self._id_feature("item"),
+                          objectives=tuple(self.labels), width=self.width)  # fmt: skip
+        except ValidationError as error:
+            raise ConfigError("\n".join(f"data.features: {_sentence(e)}" for e in error.errors())) from None
 
     def _id_feature(self, side: str) -> str:
         column = self.user_id if side == "user" else self.item_id
@@ -140,7 +145,7 @@ class Model(BaseModel):
 class TermConfig(BaseModel):
     """One term of the objective; further keys are the loss's own options."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     loss: str
     label: str | None = Field(None, description="label (objective) it sees; default: the first")
@@ -279,7 +284,7 @@ def _put(node: Any, path: list[str], value: Any, override: str) -> Any:
         return value
     head, *rest = path
     if isinstance(node, (list, tuple)):
-        if not head.isdigit() or int(head) >= len(node):
+        if not head.isdecimal() or int(head) >= len(node):
             raise ConfigError(f"--set '{override}': '{head}' must be an index below {len(node)}")
         return [_put(v, rest, value, override) if i == int(head) else v for i, v in enumerate(node)]
     if node is not None and not isinstance(node, dict):

@@ -143,27 +143,14 @@ def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:
 
 
 def _check_labels(config: Config, dataset: Dataset) -> None:
-    """A label that logloss judges must lie in [0, 1]: sums and levels are graded, and belong to list-wise losses."""
-    for term in config.objective:
-        if term.loss != "logloss":
-            continue
-        label = term.label or dataset.schema.objectives[0]
-        values = dataset.labels[:, dataset.schema.objectives.index(label)]
-        low, high = float(values.min()), float(values.max())
-        if low < 0 or high > 1:
-            raise ConfigError(f"objective 'logloss': label '{label}' must lie in [0, 1]; its values go from {low:g} to {high:g}; "
-                              "make it binary with a rule, or weight its columns down")  # fmt: skip
-
-
-def _check_labels(config: Config, dataset: Dataset) -> None:
     """What would fail only after an epoch: labels that logloss cannot take, a validation split of one class. Raises ConfigError."""
     names = dataset.schema.objectives
     for term in config.objective:
-        t = names.index(term.label) if term.label else 0
-        low, high = _range(dataset, "train", t)
-        if term.loss == "logloss" and not 0 <= low <= high <= 1:
-            raise ConfigError(f"label '{names[t]}': logloss needs labels from 0 to 1, its train rows hold {low:g} to {high:g}; "
-                              "make it a rule ('x > 3'), or scale it")  # fmt: skip
+        label = term.label or names[0]
+        low, high = _range(dataset, "train", names.index(label))
+        if term.loss == "logloss" and not 0 <= low <= high <= 1:  # sums and levels are graded, and belong to list-wise losses
+            raise ConfigError(f"objective 'logloss': label '{label}' must lie in [0, 1]; its values go from {low:g} to {high:g}; "
+                              "make it binary with a rule, or weight its columns down")  # fmt: skip
     low, high = _range(dataset, "validation", 0)
     n = len(dataset.rows("validation"))
     if n and (low > 0) == (high > 0):

@@ -26,7 +26,7 @@ class Feature(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="the feature's name, unique in the schema")
+    name: str = Field(min_length=1, description="the feature's name, unique in the schema")
     side: Side = Field(description="the tower it feeds; context (of the request) joins the user tower")
     kind: Kind = "categorical"
     column: str | None = Field(None, description="the column it is read from; default: its name")

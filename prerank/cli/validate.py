@@ -83,19 +83,12 @@ def _without(node: Any, path: tuple[int | str, ...]) -> Any:
 
 def _resolved(settings: Config, errors: list[str]) -> Data | None:
     """The data settings with their recipe filled in and a schema that holds, or None with the reason added to the errors."""
-    from pydantic import ValidationError
-
-    from prerank.config import ConfigError
     from prerank.datasets import resolve
 
     try:
         data = resolve(settings.data)
-        if not data.labels:
-            raise ConfigError("data.labels: at least one label is needed, e.g. {click: {column: is_click}}")
         data.schema_()
         return data
-    except ValidationError as error:
-        errors += ["data: " + e["msg"].removeprefix("Value error, ") for e in error.errors()]
     except ValueError as error:
         errors += str(error).splitlines()
     return None

@@ -24,7 +24,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from prerank.data.errors import DataError
-from prerank.data.values import Place, Values, as_lists, as_type, flatten, numbers, row, series
+from prerank.data.values import Place, Values, as_lists, as_type, flatten, numbers, row, sane, series
 from prerank.data.vocabulary import Vocabulary
 from prerank.schema import FIRST, MISSING
 
@@ -122,7 +122,7 @@ class Bins:
 
 
 class Standardise:
-    """Numbers -> (x - mean) / deviation. Missing, NaN and infinite: 0.0, the mean."""
+    """Numbers -> (x - mean) / deviation. Missing, NaN and beyond what a float32 holds: 0.0, the mean."""
 
     kind: ClassVar[str] = "standardise"
 
@@ -136,8 +136,9 @@ class Standardise:
     def encode(self, values: Values, place: Place = row) -> Column:
         """[n] -> float32 [n]"""
         x = numbers(values, f"feature '{self.name}'", place)
-        x[~np.isfinite(x)] = self.mean
-        return ((x - self.mean) / self.deviation).astype(np.float32)
+        x[~sane(x)] = self.mean
+        z = (x - self.mean) / self.deviation
+        return np.where(sane(z), z, 0.0).astype(np.float32)
 
     def missing(self) -> Column:
         return np.zeros(1, np.float32)
@@ -168,7 +169,8 @@ class Vector:
         rows = np.flatnonzero(known)
         inner = lists.drop_nulls().list.explode() if len(rows) else pl.Series([], dtype=pl.Float64)
         flat = as_type(inner, pl.Float64(), what, lambda i: place(int(rows[i // self.dim])))
-        out[known] = np.nan_to_num(flat.fill_null(0.0).to_numpy().astype(np.float32), posinf=0.0, neginf=0.0).reshape(-1, self.dim)
+        x = flat.fill_null(0.0).to_numpy()
+        out[known] = np.where(sane(x), x, 0.0).astype(np.float32).reshape(-1, self.dim)
         return out
 
     def missing(self) -> Column:

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
-from pydantic import ValidationError
-
-from prerank.config import Data, Derived, nearest
+from prerank.config import ConfigError, Data, Derived, nearest
 from prerank.data import split as splitting
 from prerank.data.errors import DataError
 from prerank.data.labels import Labels
@@ -75,13 +73,10 @@ def find(data: Data) -> Sources:
     """Open the tables and place every feature. Raises DataError with one line for every problem."""
     if not data.log:
         raise DataError("data.log: a log is needed (or data.recipe, a data set the house knows)")
-    if not data.labels:
-        raise DataError("data.labels: at least one label is needed, e.g. {click: {column: is_click}}")
     try:
         schema = data.schema_()
-    except ValidationError as error:
-        lines = [e["msg"].removeprefix("Value error, ") for e in error.errors()]
-        raise DataError("\n".join(f"data.features: {line}" for line in lines)) from None
+    except ConfigError as error:
+        raise DataError(str(error)) from None
     log = Table(data.log, "log")
     users = Table(data.users, "users") if data.users else None
     items = Table(data.items, "items") if data.items else None

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from prerank.data.hashing import mix
+from prerank.data.values import sane
 
 _HELD = 1 << 20  # values that are grouped at once
 _DENSE = 1 << 21  # span of integers that an array counts (16 MB)
@@ -120,8 +121,8 @@ class Moments:
         self._n = self._mean = self._squares = 0.0
 
     def update(self, values: NDArray[np.float64], weights: NDArray[np.int64] | None = None) -> None:
-        """values, weights [n]; values that are not finite are left out."""
-        keep = np.isfinite(values)
+        """values, weights [n]; values that cannot be computed with are left out, as by `Standardise`."""
+        keep = sane(values)
         w = np.ones(len(values)) if weights is None else weights.astype(np.float64)
         values, w = values[keep], w[keep]
         n = float(w.sum())

@@ -28,6 +28,7 @@ _NOUN = {
     pl.String: ("text", "text"),
     pl.Boolean: ("true or false", "true or false"),
 }
+_LARGE = 1e19  # squares of smaller numbers are float32 still
 _EXACT = 2.0**53  # integers above it are not exact as floats
 FEW = 64  # values of a request, for which plain Python is quicker than a column's machinery (2 against 200 us)
 
@@ -97,6 +98,11 @@ def numbers(values: Values, what: str, place: Place = row) -> NDArray[np.float64
     if not given.dtype.is_numeric():
         given = as_type(given, pl.Float64(), what, place)
     return np.array(given.to_numpy(), np.float64)
+
+
+def sane(x: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where a number can be computed with: neither NaN nor so large that its square leaves float32 (1e19).  # [n]"""
+    return np.abs(x) < _LARGE  # NaN compares false
 
 
 def flatten(values: Values, what: str, separator: str, max_length: int, keep: Literal["first", "last"]) -> tuple[Values, NDArray[np.int64]]:

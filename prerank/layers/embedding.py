@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from prerank.batch import Columns
 from prerank.schema import FIRST, MISSING, PADDING, UNKNOWN, Feature, Schema
 
+_TAKEN = frozenset(dir(nn.ModuleDict()))
+
 
 class Embeddings(nn.Module):
     """Turns the columns of a side into its fields [rows, F, D], in the schema's order.
@@ -54,21 +56,21 @@ class Embeddings(nn.Module):
             self.offset[f.name] = next(first for v, first, _ in spans if v == vocabulary)
         self.tables = nn.ParameterDict({width: nn.Parameter(torch.randn(n, int(width)) * std) for width, n in rows.items()})
         self.resize = nn.ModuleDict(
-            {f.name: nn.Linear(int(self.table_of[f.name]), self.width, bias=False)
+            {_key(f): nn.Linear(int(self.table_of[f.name]), self.width, bias=False)
              for f in fields if f.embedded and int(self.table_of[f.name]) != self.width}
         )
         self.dense = nn.ModuleDict(
-            {f.name: nn.Linear(f.dim or 1, self.width) for f in fields if not f.embedded and f.encoding == "learned"}
+            {_key(f): nn.Linear(f.dim or 1, self.width) for f in fields if not f.embedded and f.encoding == "learned"}
         )
         self.attention = nn.ModuleDict(
-            {f.name: AttentionPooling(int(self.table_of[f.name])) for f in fields if f.many and f.pooling == "attention"}
+            {_key(f): AttentionPooling(int(self.table_of[f.name])) for f in fields if f.many and f.pooling == "attention"}
         )
 
     def forward(self, side: Literal["user", "item"], columns: Columns) -> Tensor:
         """Columns of one side -> [rows, F, D]."""
         features = self.features[side]
         fields: dict[str, Tensor] = {}
-        plain = [f for f in features if f.embedded and not f.many and f.name not in self.resize]
+        plain = [f for f in features if f.embedded and not f.many and _key(f) not in self.resize]
         if plain:  # the common case: all of width D in one gather
             ids = torch.stack([columns[f.name].long() + self.offset[f.name] for f in plain], dim=1)  # [rows, n]
             gathered = F.embedding(ids, self.tables[str(self.width)], sparse=self.sparse)  # [rows, n, D]
@@ -82,14 +84,15 @@ class Embeddings(nn.Module):
 
     def _one(self, f: Feature, column: Tensor) -> Tensor:
         """One feature's column -> its field [rows, D]."""
+        key = _key(f)
         if not f.embedded:
             value = column.unsqueeze(1) if column.dim() == 1 else column
-            return F.pad(value, (0, self.width - 1)) if f.encoding == "raw" else self.dense[f.name](value)
+            return F.pad(value, (0, self.width - 1)) if f.encoding == "raw" else self.dense[key](value)
         vectors = F.embedding(column.long() + self.offset[f.name], self.tables[self.table_of[f.name]], sparse=self.sparse)
         if f.many:
             mask = column != PADDING  # [rows, max_length]
-            vectors = self.attention[f.name](vectors, mask) if f.name in self.attention else masked_mean(vectors, mask)
-        return self.resize[f.name](vectors) if f.name in self.resize else vectors
+            vectors = self.attention[key](vectors, mask) if key in self.attention else masked_mean(vectors, mask)
+        return self.resize[key](vectors) if key in self.resize else vectors
 
     def row_counts(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Train counts of each vocabulary -> {parameter name: train count of each of its rows}."""
@@ -133,6 +136,8 @@ class IdTable(nn.Module):
 
     def __init__(self, rows: int, vocabulary: str, width: int, objectives: int = 1, std: float = 0.05) -> None:
         super().__init__()
+        if width < 1:
+            raise ValueError(f"width of an id's vector: must be at least 1; got {width}")
         self.vocabulary = vocabulary
         self.sparse = False
         self.table = nn.Parameter(torch.randn(rows, objectives * width) * std)
@@ -164,6 +169,12 @@ def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
     """
     weights = mask.to(vectors.dtype).unsqueeze(2)  # [rows, length, 1]
     return (vectors * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def _key(feature: Feature) -> str:
+    """A feature's name as a module's, which may hold no dot and may not be an attribute of ModuleDict ('type', 'items', ..)."""
+    name = feature.name.replace("%", "%25").replace(".", "%2E")
+    return f"{name}%" if name in _TAKEN else name
 
 
 def _fill_cold(table: Tensor, counts: Tensor) -> None:

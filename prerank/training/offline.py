@@ -199,7 +199,7 @@ class _Run:
     def _validate(self) -> dict[str, float]:
         loader = Loader(self.dataset, self.validation_rows, self.settings.eval_batch_size, shuffle="none")
         logits, labels = predict(self.model, loader.epoch(0), self.device)
-        z, y = logits[:, 0], labels[:, 0]
+        z, y = logits[:, 0], labels[:, 0] > 0
         found = {"validation_auc": float(auc(z, y)), "validation_logloss": float(logloss(sigmoid(z), y))}
         if self.settings.monitor == "gauc":
             found["validation_gauc"] = float(gauc(z, y, self.dataset.user_row[self.validation_rows]).value)

@@ -16,7 +16,7 @@ Model = Callable[[Batch], Output]
 Objective = Callable[[Batch, Output], tuple[Tensor, dict[str, Tensor]]]
 
 
-class DivergedError(RuntimeError):
+class DivergedError(ValueError):
     """The loss is NaN or infinite."""
 
 

@@ -155,7 +155,7 @@ def test_every_problem_at_once(check):
             "split: validation 0.5 and test 0.5 leave no rows",
         ),
         (lambda s: s["data"].update(recipe="movielns"), "unknown recipe 'movielns'; did you mean 'movielens'?"),
-        (lambda s: s["data"]["features"].append({"name": "age", "side": "item"}), "data: feature 'age': names must be unique"),
+        (lambda s: s["data"]["features"].append({"name": "age", "side": "item"}), "data.features: feature 'age': names must be unique"),
         (
             lambda s: s["data"].update(derive=[{"name": "m", "kind": "target_mean", "by": "user_id"}]),
             "derived column 'm': target_mean needs a label",
