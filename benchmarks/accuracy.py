@@ -65,20 +65,27 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
     return found
 
 
+def known() -> dict[str, Any]:
+    """What has been measured so far."""
+    found: dict[str, Any] = json.loads(OUT.read_text())["results"] if OUT.exists() else {}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="rows whose config's path contains this")
     parser.add_argument("--seeds", type=int, default=None, help="at most so many seeds a row")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_args()
-    results: dict[str, Any] = json.loads(OUT.read_text())["results"] if OUT.exists() else {}
+    results = known()
     for config, seeds in ROWS.items():
         for seed in () if options.table or options.only not in config else seeds[: options.seeds]:
             key = f"{config}#{seed}"
             if key in results:
                 continue
             print(f"\n{key}", file=sys.stderr, flush=True)
-            results[key] = measure(config, seed)
+            measured = measure(config, seed)
+            results = known() | {key: measured}  # another process may have written meanwhile
             write(OUT, benchmark="accuracy", seed=seed, results=results)
     print(table(results).markdown())
 
