@@ -10,7 +10,7 @@ setup(
         Extension(
             "prerank.index._maxsim",
             sources=["prerank/index/_maxsim.c"],
-            depends=["prerank/index/_maxsim_kernel.h"],
+            depends=[f"prerank/index/{name}.h" for name in ("_maxsim_kernel", "_table", "_best")],
             extra_compile_args=["-O3", "-std=gnu11", "-Wno-psabi"],
             optional=True,
         )

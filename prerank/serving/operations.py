@@ -2,7 +2,8 @@
 
 An entry gets the operation's arguments, keyword arguments and result as torch saw them, and returns a function of the
 tensor arguments alone (as numpy arrays, in order). Shapes never change between plays, so reshapes are to known shapes.
-In-place operations are left out on purpose: arrays may share memory with parameters.
+In-place operations are played as ones that return a new array: arrays may share memory with parameters. Where an older view
+of the changed tensor is read later that is wrong, and the comparison with torch finds it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _same(args: Any, kwargs: Any, result: Any) -> Callable[..., Any]:
 def _expand(args: Any, kwargs: Any, result: Tensor) -> Callable[..., Any]:
     if tuple(args[0].shape) == tuple(result.shape):
         return same
-    ones = np.ones(tuple(result.shape), DTYPES[result.dtype])
+    ones: Any = np.ones(tuple(result.shape), DTYPES[result.dtype])
     return lambda x: x * ones  # broadcast_to takes five times as long
 
 
@@ -205,6 +206,16 @@ def _pad(args: Any, kwargs: Any, result: Any) -> Callable[..., Any]:
     return partial(np.pad, pad_width=widths, constant_values=value)
 
 
+def _relu(x: Any) -> Any:
+    return np.maximum(x, np.float32(0))
+
+
+def _slope(args: Any, kwargs: Any, result: Any) -> Callable[..., Any]:
+    """leaky_relu"""
+    slope = np.float32(args[1] if len(args) > 1 else 0.01)
+    return lambda x: np.where(x > 0, x, slope * x)
+
+
 def _sigmoid(x: Any) -> Any:
     return np.float32(0.5) * (np.float32(1) + np.tanh(np.float32(0.5) * x))
 
@@ -218,10 +229,11 @@ OPERATIONS: dict[Any, Maker] = {
     aten.add.Tensor: _binary(np.add), aten.sub.Tensor: _binary(np.subtract), aten.mul.Tensor: _binary(np.multiply),
     aten.div.Tensor: _binary(np.divide), aten.ne.Scalar: _binary(np.not_equal), aten.eq.Scalar: _binary(np.equal),
     aten.add.Scalar: _binary(np.add), aten.mul.Scalar: _binary(np.multiply), aten.maximum.default: _binary(np.maximum),
-    aten.relu.default: _unary(lambda x: np.maximum(x, np.float32(0))), aten.tanh.default: _unary(np.tanh), aten.exp.default: _unary(np.exp),
+    aten.relu.default: _unary(_relu), aten.relu_.default: _unary(_relu), aten.silu_.default: _unary(lambda x: x * _sigmoid(x)),
+    aten.add_.Tensor: _binary(np.add), aten.mul_.Tensor: _binary(np.multiply), aten.leaky_relu_.default: _slope,
+    aten.leaky_relu.default: _slope, aten.tanh.default: _unary(np.tanh), aten.exp.default: _unary(np.exp),
     aten.sigmoid.default: _unary(_sigmoid), aten.silu.default: _unary(lambda x: x * _sigmoid(x)), aten.neg.default: _unary(np.negative),
     aten.sqrt.default: _unary(np.sqrt), aten.bitwise_not.default: _unary(np.invert), aten.logical_not.default: _unary(np.logical_not),
-    aten.leaky_relu.default: lambda args, kwargs, result: partial(_leaky, np.float32(args[1] if len(args) > 1 else 0.01)),
     aten.clamp.default: _clamp, aten.clamp_min.default: _clamp,
     aten.cat.default: _join, aten.stack.default: _stack, aten.embedding.default: _embedding,
     aten.select.int: _select, aten.slice.Tensor: _slice, aten.unbind.int: _unbind,
@@ -231,7 +243,3 @@ OPERATIONS: dict[Any, Maker] = {
     aten.amax.default: _reduce(np.maximum.reduce), aten.linalg_vector_norm.default: _norm,
     aten.masked_fill.Scalar: _masked_fill, aten.constant_pad_nd.default: _pad,
 }  # fmt: skip
-
-
-def _leaky(slope: Any, x: Any) -> Any:
-    return np.where(x > 0, x, slope * x)
