@@ -11,7 +11,7 @@ import difflib
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -58,7 +58,7 @@ class Split(_Strict):
         0.1, description="random, user: a fraction of all rows (users); time: first moment of validation, or a fraction"
     )
     test: float | str = Field(0.2, description="as validation; validation comes before test in time")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     timezone: str = Field("UTC", description="time: zone of the moments written above")
 
     @model_validator(mode="after")
@@ -156,6 +156,9 @@ class TermConfig(BaseModel):
         return dict(self.model_extra or {})
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class ParameterGroup(_Strict):
     """Parameters whose name matches get their own rate and decay; the first match counts."""
 
@@ -169,7 +172,7 @@ class Optimizer(_Strict):
     name: Literal["adam", "adamw", "adagrad"] = "adam"
     lr: float = Field(1e-3, gt=0)
     l2: float = Field(0.0, ge=0, description="adam, adagrad: added to the gradient; adamw: decoupled decay")
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     groups: tuple[ParameterGroup, ...] = ()
     sparse_from: int = Field(500_000, ge=1, description="embedding tables with at least so many rows are updated row-wise")
     sparse_lr: float = Field(0.02, gt=0, description="row-wise Adagrad's rate for such tables")
@@ -180,15 +183,15 @@ class Training(_Strict):
     batch_size: int = Field(2048, ge=1)
     eval_batch_size: int = Field(16384, ge=1)
     optimizer: Optimizer = Optimizer()
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     patience: int = Field(3, ge=1, description="epochs without a better validation metric before stopping")
-    monitor: str = Field("auc", description="validation metric that chooses the epoch: auc, gauc or logloss")
+    monitor: Literal["auc", "gauc", "logloss"] = Field("auc", description="validation metric that chooses the epoch")
     clip: float | None = Field(None, gt=0, description="gradient norm is clipped to this")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast")
     matmul: Literal["highest", "medium"] = Field(
         "medium", description="medium: the fast path (oneDNN; fp32 quality without AMX, rounded with it)"
     )
-    threads: int | None = Field(None, ge=1, description="torch threads; default: torch's own")
+    threads: int | None = Field(None, ge=1, le=1024, description="torch threads; default: torch's own")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
     dedup: bool = Field(True, description="each distinct user and item is encoded once a batch")
     shuffle: Literal["auto", "full", "blocks", "none"] = Field("auto", description="blocks: bounded memory for logs larger than it")
