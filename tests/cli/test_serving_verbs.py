@@ -1,0 +1,131 @@
+"""export, serve and score from the command line, on a generation of a small random model."""
+
+import json
+import socket
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from prerank.cli import app
+from prerank.config import Model
+from prerank.serving import open_current
+from tests.serving.world import OPTIONS, model, published, threaded, world
+
+run = CliRunner().invoke
+
+
+@pytest.fixture(scope="module")
+def data():
+    return world()
+
+
+@pytest.fixture(scope="module")
+def folder(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "generations"
+    published(path, data)
+    return path
+
+
+def listed(data, n):
+    return ",".join(map(str, data.item_ids[:n]))
+
+
+def test_score_in_process(data, folder):
+    user = str(data.user_ids[2])
+    result = run(app, ["score", str(folder), "--user", user, "--candidates", listed(data, 5) + ",999999", "-k", "2", "--set", "tab=1"])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert len(lines) == 2
+    assert "unknown items: 999999" in result.stderr
+    assert "missing features" not in result.stderr
+    whole = json.loads(run(app, ["score", str(folder), "-u", user, "-i", listed(data, 5), "-k", "2", "-s", "tab=1", "--json"]).stdout)
+    assert [line.split("\t")[0] for line in lines] == [str(i) for i in whole["items"]]
+
+
+def test_score_everything_from_stdin_and_for_nobody(data, folder):
+    assert len(run(app, ["score", str(folder), "-k", "7"]).stdout.splitlines()) == 7
+    result = run(app, ["score", str(folder.parent), "-i", "-"], input="\n".join(map(str, data.item_ids[:3])))
+    assert len(result.stdout.splitlines()) == 3
+    assert "missing features: city, age, income, seen, tab" in result.stderr
+
+
+def test_score_through_a_server(data, folder):
+    arguments = ["--user", str(data.user_ids[2]), "--candidates", listed(data, 9), "--set", "tab=1", "--set", "city=oslo", "--json"]
+    with threaded(folder, token="sesame") as url:
+        answered = run(app, ["score", "--url", url, "--token", "sesame", *arguments])
+        assert answered.exit_code == 0, answered.output
+        refused = run(app, ["score", "--url", url, *arguments])
+    here = json.loads(run(app, ["score", str(folder), *arguments]).stdout)
+    there = json.loads(answered.stdout)
+    assert there["items"] == here["items"]
+    np.testing.assert_allclose(there["scores"], here["scores"], rtol=1e-6)
+    assert refused.exit_code == 2
+    assert "answered 401" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-i", "1,x"], "--candidates: ids of this generation are integers; got 'x'"),
+        (["-u", "bob"], "--user: ids of this generation are integers; got 'bob'"),
+        (["-s", "tab"], "--set 'tab': must look like feature=value"),
+        (["-s", "tib=1"], "unknown feature 'tib'"),
+        (["-s", "age=old"], "features.age: feature 'age': 1 value is not a number"),
+    ],
+)
+def test_score_says_what_is_wrong_in_a_line(folder, arguments, message):
+    result = run(app, ["score", str(folder), *arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_serve_says_what_is_wrong_in_a_line(folder, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+        result = run(app, ["serve", str(folder), "--port", port])
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: port {port} on 127.0.0.1: address already in use; choose another with --port\n",
+    )
+    result = run(app, ["serve", str(tmp_path), "--port", "0"])
+    assert result.exit_code == 2
+    assert "holds no current.json; `prerank export` writes one" in result.stderr
+
+
+def stub_run(folder, data, validation):
+    """What export reads of a run."""
+    made = model(data, "mf")
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 2, (500, 1)).astype(np.float32)
+    y = (rng.random((500, 1)) < 1 / (1 + np.exp(-z))).astype(np.float32)
+    data.rows = lambda split: np.arange(500 if validation else 0)
+    settings = SimpleNamespace(name="small", model=Model.model_validate(OPTIONS["mf"]))
+    return SimpleNamespace(folder=folder, dataset=data, model=made, config=settings, logits=lambda split: (z, y))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "validation", "calibrated", "warning"),
+    [([], True, ["click"], ""), (["--calibrator", "none"], True, [], ""), (["--dtype", "int8"], False, [], "no validation rows")],
+)
+def test_export(tmp_path, monkeypatch, arguments, validation, calibrated, warning):
+    opened = stub_run(tmp_path, world(), validation)
+    monkeypatch.setattr("prerank.run.open_run", lambda folder: opened)
+    result = run(app, ["export", str(tmp_path), *arguments])
+    assert result.exit_code == 0, result.output
+    assert "300 items, 60 users" in result.stdout
+    assert warning in result.stderr
+    generation = open_current(tmp_path / "generations")
+    assert sorted(generation.calibrators) == calibrated
+    assert generation.meta.name == "small"
+
+
+def test_export_says_what_is_wrong_in_a_line(tmp_path, monkeypatch):
+    opened = stub_run(tmp_path, world(), True)
+    monkeypatch.setattr("prerank.run.open_run", lambda folder: opened)
+    result = run(app, ["export", str(tmp_path), "--dtype", "fp8"])
+    assert (result.exit_code, result.stderr) == (2, "error: export: dtype must be one of fp32, bf16, int8; got 'fp8'\n")
+    assert not (tmp_path / "generations").exists()
