@@ -29,10 +29,10 @@ ROWS: dict[str, tuple[int, ...]] = {  # config -> training seeds
     "configs/ml1m/honest-dssm.yaml": (0, 1, 2, 3, 4),
     "configs/ml1m/honest-inttower.yaml": (0, 1, 2, 3, 4),
     "configs/ml1m/honest-inttower-idhead.yaml": (0, 1, 2, 3, 4),
-    "configs/ml1m/official-inttower.yaml": (1023, 1024, 1025),
+    "configs/ml1m/official-inttower.yaml": (1023,),  # one seed, as the tables that it reproduces
     "configs/ml1m/official-dssm.yaml": (1023,),
-    "configs/kuairand/dssm.yaml": (0, 1, 2, 3, 4),
-    "configs/kuairand/inttower.yaml": (0, 1, 2, 3, 4),
+    "configs/kuairand/dssm.yaml": (0, 1, 2),
+    "configs/kuairand/inttower.yaml": (0, 1, 2),
 }
 
 
