@@ -36,7 +36,7 @@ from safetensors.torch import load_file
 from prerank.data.columns import file_of
 from prerank.data.encoder import Encoder
 from prerank.data.encoder import load as load_encoders
-from prerank.data.errors import DataError
+from prerank.data.errors import DataError, writing
 from prerank.index import DType, IdError, Ids, ItemMatrix
 from prerank.schema import Schema
 from prerank.serving import calibration
@@ -167,12 +167,13 @@ def write(folder: str | Path, fill: Callable[[Path], Meta], *, keep: int = 3) ->
         temporary, final = folder / f"{TEMPORARY}{os.getpid()}", folder / f"{PREFIX}{number:06d}"
         try:
             temporary.mkdir()
-            meta = fill(temporary)
-            meta.number, meta.created = number, time.time()
-            meta.files = {str(p.relative_to(temporary)): p.stat().st_size for p in sorted(temporary.rglob("*")) if p.is_file()}
-            (temporary / "meta.json").write_bytes(msgspec.json.format(msgspec.json.encode(meta), indent=1))
-            for path in temporary.rglob("*"):
-                _sync(path)
+            with writing(folder):
+                meta = fill(temporary)
+                meta.number, meta.created = number, time.time()
+                meta.files = {str(p.relative_to(temporary)): p.stat().st_size for p in sorted(temporary.rglob("*")) if p.is_file()}
+                (temporary / "meta.json").write_bytes(msgspec.json.format(msgspec.json.encode(meta), indent=1))
+                for path in temporary.rglob("*"):
+                    _sync(path)
             temporary.rename(final)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -191,9 +192,10 @@ def generations(folder: str | Path) -> list[Path]:
 
 def _point(folder: Path, name: str) -> None:
     temporary = folder / f".{CURRENT}.{os.getpid()}"
-    temporary.write_text(json.dumps({"generation": name}) + "\n")
-    _sync(temporary)
-    os.replace(temporary, folder / CURRENT)
+    with writing(folder):
+        temporary.write_text(json.dumps({"generation": name}) + "\n")
+        _sync(temporary)
+        os.replace(temporary, folder / CURRENT)
     _sync(folder)
 
 

@@ -12,6 +12,7 @@ import socket
 import tempfile
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 from litestar import Litestar
 
@@ -37,20 +38,38 @@ def serve(settings: Settings, build: Builder, *, host: str = "127.0.0.1", port: 
     from uvicorn.supervisors import Multiprocess
 
     with closing(bind(host, port)) as listener:
-        open_current(settings.folder)  # before workers start: a missing generation is one line, not one a worker
-        config = uvicorn.Config(
-            partial(worker, settings, build), factory=True, loop="uvloop", http="httptools", ws="none", log_level="warning",
-            access_log=False, timeout_graceful_shutdown=GRACE, timeout_worker_healthcheck=120, workers=workers, server_header=False,
-        )  # fmt: skip
-        print(f"serving http://{host}:{listener.getsockname()[1]} (POST /score, GET /docs)", flush=True)
+        url = f"http://{host}:{listener.getsockname()[1]}"
         if workers == 1:
+            app = worker(settings, build)
+            print(f"serving {url} (POST /score, GET /docs)", flush=True)
             for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn finishes what is in flight, then raises the signal again
                 signal.signal(number, lambda *_: None)
-            uvicorn.Server(config).run([listener])
+            uvicorn.Server(_config(app)).run([listener])
             return
+        open_current(settings.folder)  # a missing generation is one line, not one a worker
+        print(f"serving {url} with {workers} workers (POST /score, GET /docs)", flush=True)
         with tempfile.TemporaryDirectory(prefix="prerank-metrics-") as shared:
             os.environ[SHARED] = shared
-            Multiprocess(config, [listener]).run()
+            Multiprocess(_config(partial(worker, settings, build), workers), [listener]).run()
+
+
+def _config(app: Any, workers: int = 1) -> Any:
+    """uvicorn's; an app, or for several workers what makes one."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        factory=workers > 1,
+        workers=workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+        timeout_worker_healthcheck=120,
+    )
 
 
 def worker(settings: Settings, build: Builder) -> Litestar:
