@@ -2,6 +2,7 @@
 
 from prerank.layers.embedding import Embeddings, IdTable
 from prerank.layers.gating import GATES, LightSE, SENet
+from prerank.layers.linear import Linear
 from prerank.layers.mlp import MLP, Block, FullyConnected
 
-__all__ = ["GATES", "MLP", "Block", "Embeddings", "FullyConnected", "IdTable", "LightSE", "SENet"]
+__all__ = ["GATES", "MLP", "Block", "Embeddings", "FullyConnected", "IdTable", "LightSE", "Linear", "SENet"]

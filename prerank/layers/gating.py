@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from prerank.layers.linear import Linear
+
 
 class LightSE(nn.Module):
     """IntTower's Light-SE (CIKM 2022, eq. 3-5): one softmax over fields, from their means.
@@ -20,7 +22,7 @@ class LightSE(nn.Module):
 
     def __init__(self, fields: int, residual: bool = True) -> None:
         super().__init__()
-        self.excite = nn.Linear(fields, fields)
+        self.excite = Linear(fields, fields)
         self.residual = residual
 
     def forward(self, fields: Tensor) -> Tensor:
@@ -41,7 +43,7 @@ class SENet(nn.Module):
     def __init__(self, fields: int, reduction: int = 3, residual: bool = False) -> None:
         super().__init__()
         middle = max(1, fields // reduction)
-        self.excite = nn.Sequential(nn.Linear(fields, middle), nn.LeakyReLU(), nn.Linear(middle, fields), nn.Sigmoid())
+        self.excite = nn.Sequential(Linear(fields, middle), nn.LeakyReLU(), Linear(middle, fields), nn.Sigmoid())
         self.residual = residual
 
     def forward(self, fields: Tensor) -> Tensor:

@@ -7,7 +7,10 @@ from itertools import pairwise
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from prerank.layers.linear import Linear
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "tanh": nn.Tanh, "leaky_relu": nn.LeakyReLU}
 
@@ -16,6 +19,19 @@ class Block(Protocol):
     """Builds one layer of a tower: (inputs, outputs) -> module [.., inputs] -> [.., outputs]."""
 
     def __call__(self, inputs: int, outputs: int) -> nn.Module: ...
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """BatchNorm of rows; one row alone has no variance, so it is normalised by the running statistics, as in eval mode.
+
+    Such a batch is no mistake: it is the last of an epoch, or one in which all rows are of the same user.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[rows, width] -> the same."""
+        if self.training and x.shape[0] == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
+        return super().forward(x)
 
 
 class FullyConnected(nn.Module):
@@ -30,15 +46,18 @@ class FullyConnected(nn.Module):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation: must be one of {', '.join(sorted(ACTIVATIONS))}; got '{activation}'")
-        self.linear = nn.Linear(inputs, outputs)
+        self.linear = Linear(inputs, outputs)
         # A bias before BatchNorm is subtracted again by it; it stays so that export can fold the two into one.
-        self.norm: nn.Module = nn.BatchNorm1d(outputs) if norm else nn.Identity()
+        self.norm: nn.Module = BatchNorm(outputs) if norm else nn.Identity()
         self.activation = ACTIVATIONS[activation]()
         self.dropout: nn.Module = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[.., inputs] -> [.., outputs]."""
-        return self.dropout(self.activation(self.norm(self.linear(x))))
+        x = self.norm(self.linear(x))
+        if self.training and isinstance(self.norm, nn.BatchNorm1d) and isinstance(self.activation, nn.ReLU):
+            return self.dropout(x.relu_())  # BatchNorm's backward reads its input, never its output: it may be overwritten
+        return self.dropout(self.activation(x))
 
 
 class MLP(nn.Module):
@@ -46,6 +65,8 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: int, hidden: Sequence[int], block: Block) -> None:
         super().__init__()
+        if any(n < 1 for n in hidden):
+            raise ValueError(f"hidden: widths must be at least 1; got {list(hidden)}")
         widths = [inputs, *hidden]
         self.layers = nn.ModuleList(block(a, b) for a, b in pairwise(widths))
 

@@ -3,7 +3,7 @@
     u = norm(MLP(x_u))   v = norm(MLP(x_v))   logit = t u.v + b
 
 Huang et al., "Learning Deep Structured Semantic Models for Web Search using Clickthrough Data",
-CIKM 2013 (eq. 3-4). The learned temperature t and bias b are ours (REFERENCE 4): without them a
+CIKM 2013 (eq. 3-4). The learned temperature t and bias b are ours: without them a
 cosine in [-1, 1] is the logit, and LogLoss is crippled.
 """
 
@@ -16,7 +16,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from prerank.batch import Group, Representation, Tower
-from prerank.layers import GATES, MLP, Block, Embeddings, FullyConnected
+from prerank.layers import GATES, MLP, Block, Embeddings, FullyConnected, Linear
 from prerank.schema import Schema
 from prerank.towers.heads import MaxSim
 from prerank.towers.mf import id_groups, with_id_head
@@ -46,7 +46,7 @@ class MLPTower(nn.Module):
         self.objectives = objectives
         self.gate = GATES[gate](fields) if gate else nn.Identity()
         self.mlp = MLP(fields * field_width, hidden, block)
-        self.project = nn.Linear(hidden[-1], objectives * width) if width is not None else nn.Identity()
+        self.project = Linear(hidden[-1], objectives * width) if width is not None else nn.Identity()
 
     def forward(self, fields: Tensor | None, ids: Tensor) -> Representation:
         assert fields is not None
@@ -78,11 +78,17 @@ def dssm(
     similarity    'cosine' or 'dot'
     temperature   'learnable' scales the similarity; 'none' is the bare cosine of IntTower's baseline
     bias          one learned bias an objective
-    id_head       width of an id head beside the MLP (REFERENCE 8); None: no id head
+    id_head       width of an id head beside the MLP, see towers/mf.py; None: no id head
     linear_std    normal initialisation of the MLPs' weights (released IntTower code: 1e-4); None: torch's
     """
     if similarity not in ("cosine", "dot"):
         raise ValueError(f"similarity: must be cosine or dot; got '{similarity}'")
+    if not hidden:
+        raise ValueError("hidden: must name the width of at least one layer; got none")
+    if gate is not None and gate not in GATES:
+        raise ValueError(f"gate: must be one of {', '.join(GATES)} or null; got '{gate}'")
+    if width is not None and width < 1:
+        raise ValueError(f"width: must be at least 1; got {width}")
     objectives = len(schema.objectives)
     block = partial(FullyConnected, norm=norm, dropout=dropout, activation=activation)
     embeddings = Embeddings(schema, sizes, embedding_std)

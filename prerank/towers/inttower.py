@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from prerank.batch import Group, Representation, Tower
-from prerank.layers import GATES, MLP, Block, Embeddings, FullyConnected
+from prerank.layers import GATES, MLP, Block, Embeddings, FullyConnected, Linear
 from prerank.schema import Schema
 from prerank.towers.heads import MaxSim
 from prerank.towers.mf import id_groups, with_id_head
@@ -52,7 +52,7 @@ class IntTowerUser(nn.Module):
         self.gate = GATES[gate](fields, residual=gate_residual) if gate else nn.Identity()
         self.mlp = MLP(inputs, hidden[:-1] if self.inputs else hidden, block)
         levels = [inputs, *hidden[:-1]] if self.inputs else hidden
-        self.heads = nn.ModuleList(nn.Linear(n, objectives * heads * width) for n in levels)
+        self.heads = nn.ModuleList(Linear(n, objectives * heads * width) for n in levels)
 
     def forward(self, fields: Tensor | None, ids: Tensor) -> Representation:
         assert fields is not None
@@ -76,7 +76,7 @@ class IntTowerItem(nn.Module):
         self.shape = (objectives, heads, width)
         self.gate = GATES[gate](fields, residual=gate_residual) if gate else nn.Identity()
         self.mlp = MLP(fields * field_width, hidden, block)
-        self.heads = nn.Linear(hidden[-1], objectives * heads * width)
+        self.heads = Linear(hidden[-1], objectives * heads * width)
 
     def forward(self, fields: Tensor | None, ids: Tensor) -> Representation:
         assert fields is not None
@@ -113,7 +113,7 @@ def inttower(
     placement           where FE-Block reads: 'outputs' (the paper) or 'inputs' (the released code)
     similarity          'cosine' (the text) or 'dot' (the released code)
     temperature         'learnable' scale of each group's products (ours: a bare cosine cannot be calibrated), or 'none'
-    id_head             width of an id head beside the towers (REFERENCE 8); None: no id head
+    id_head             width of an id head beside the towers, see towers/mf.py; None: no id head
     linear_std          normal initialisation of the MLPs' weights (released code: 1e-4); None: torch's
     """
     if similarity not in ("cosine", "dot"):
@@ -121,6 +121,8 @@ def inttower(
     for name, value in (("heads", heads), ("item_heads", item_heads), ("head_width", head_width)):
         if value is not None and value < 1:
             raise ValueError(f"{name}: must be at least 1; got {value}")
+    if not hidden:
+        raise ValueError("hidden: must name the width of at least one layer; got none")
     if gate is not None and gate not in GATES:
         raise ValueError(f"gate: must be one of {', '.join(GATES)} or null; got '{gate}'")
     objectives, item_heads = len(schema.objectives), item_heads or heads
