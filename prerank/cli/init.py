@@ -173,8 +173,11 @@ def _check(text: str, parse: Any) -> None:
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    from prerank.data.errors import writing
+
     try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
+        with writing(path):
+            temporary.write_text(text)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

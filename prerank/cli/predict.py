@@ -67,6 +67,7 @@ def score(run: Run, pairs: Pairs, source: Any, output: Path, batch_rows: int, ad
     import pyarrow.parquet as pq
 
     from prerank.data import DataError
+    from prerank.data.errors import writing
     from prerank.metrics import sigmoid
     from prerank.training import predict as predict_batches
     from prerank.training.offline import device_of
@@ -82,7 +83,7 @@ def score(run: Run, pairs: Pairs, source: Any, output: Path, batch_rows: int, ad
     model = run.model.to(device)
     temporary, first = output.with_name(f".{output.name}.{os.getpid()}.tmp"), 0
     try:
-        with pq.ParquetWriter(temporary, schema) as writer:
+        with writing(output), pq.ParquetWriter(temporary, schema) as writer:
             for part in source.iter_batches(batch_rows):
                 frame = pl.DataFrame(pa.Table.from_batches([part.select(pairs.needed())]))
                 batch = pairs.batch(frame, partial(_place, first))

@@ -28,7 +28,7 @@ from prerank.config import Data
 from prerank.data import derive, encoder
 from prerank.data.columns import file_of
 from prerank.data.dataset import Dataset
-from prerank.data.errors import DataError
+from prerank.data.errors import DataError, writing
 from prerank.data.fit import Walk, fit
 from prerank.data.log import Log
 from prerank.data.sources import Sources, find
@@ -59,7 +59,7 @@ def prepare(data: Data, *, progress: Progress | None = None) -> Dataset:
     try:
         root.mkdir(parents=True, exist_ok=True)
         _sweep(root)
-        with _temporary(root, mark) as building:
+        with _temporary(root, mark) as building, writing(root):
             _build(sources, mark, building, _Ticker(progress, sources.log.rows))
             if fingerprint(sources) != mark:
                 raise DataError(f"log '{sources.log.path}': a file changed while it was read; prepare again")

@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from prerank.data.errors import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,16 @@ def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) 
     number = 1 if before is None else int(before.name) + 1
     temporary = folder / f"{number}.part"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary / "tensors.safetensors")
-    (temporary / "state.json").write_text(json.dumps(state))
     final = folder / str(number)
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
+    try:
+        temporary.mkdir()
+        with writing(folder):
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary / "tensors.safetensors")
+            (temporary / "state.json").write_text(json.dumps(state))
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     write_text(folder / "current", str(number))
     if before is not None:
         shutil.rmtree(before, ignore_errors=True)
@@ -58,20 +65,29 @@ def load(folder: Path) -> Checkpoint | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file whole: never half-written under its name."""
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w") as file:
+    """Replace a file whole: never half-written under its name. Raises OSError, which names it."""
+    with _replacing(path) as temporary, temporary.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Weights as safetensors, replaced whole."""
+    """Weights as safetensors, replaced whole. Raises OSError, which names the file."""
+    with _replacing(path) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary sibling that takes the file's name at the end, or goes."""
     temporary = path.with_name(f".{path.name}.part")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
-    temporary.replace(path)
+    try:
+        with writing(path):
+            yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _current(folder: Path) -> Path | None:

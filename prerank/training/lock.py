@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from prerank.data.errors import writing
+
 
 class FolderInUseError(ValueError):
     """Another process trains in this folder."""
@@ -26,7 +28,8 @@ def locked(folder: Path) -> Iterator[None]:
                 f"run folder '{folder}': another training is running in it (process {file.read().strip() or 'unknown'}); "
                 "wait for it, or give another output folder"
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with writing(folder):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         yield
