@@ -87,6 +87,8 @@ class ItemMatrix:
         if user_bias.shape != self.bias.shape[1:]:
             raise ValueError(f"user bias must be [{self.bias.shape[1]}], got {list(user_bias.shape)}")
         if maxsim is None:
+            if len(rows) and not -1 <= rows.min() <= rows.max() < len(self):
+                raise ValueError("rows must be in [-1, N)")
             return self.score_torch(user, user_bias, rows)
         out = np.empty((len(rows), self.bias.shape[1]), np.float32)
         maxsim.score(
