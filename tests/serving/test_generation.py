@@ -117,7 +117,7 @@ def _edit(path, **changes):
         (lambda g: _edit(g / "meta.json", calibrators={"click": {"kind": "x"}}), "kind must be one of"),
         (
             lambda g: (g / "encoders" / "encoders.json").write_bytes(b"x" * (g / "encoders" / "encoders.json").stat().st_size),
-            "cannot be read",
+            "cannot be read|checksum differs",
         ),
         (lambda g: (g / "items.npy").write_bytes(b"x" * (g / "items.npy").stat().st_size), "generation '.*'"),
         (lambda g: (g / "item_ids.parquet").write_bytes(b"x" * (g / "item_ids.parquet").stat().st_size), "generation '.*'"),
