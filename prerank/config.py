@@ -261,7 +261,7 @@ def dump(config: Config) -> str:
 def nearest(word: str, valid: typing.Iterable[str]) -> str:
     """`; did you mean 'x'?` when something is near, else the list of what is valid."""
     names = sorted(valid)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word[:100], names, n=1, cutoff=0.6)  # a request's word may be a million letters
     return f"; did you mean '{close[0]}'?" if close else f"; valid: {', '.join(names)}"
 
 

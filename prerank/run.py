@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from prerank import build
 from prerank.config import Config, ConfigError, dump, load
 from prerank.data import Dataset, Loader, prepare
+from prerank.data.encoder import digest
 from prerank.datasets import resolve
 from prerank.metrics import Metrics, evaluate
 from prerank.towers import TwoTower
@@ -95,7 +97,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, prog
         model = build.model(config.model, dataset.schema, dataset.sizes)
         write_text(folder / "config.yaml", dump(config))
         result = fit(model, objective, dataset, config.training, folder, resume=resume, progress=progress or Quiet())
-        write_text(folder / "result.json", json.dumps(_result(result, config), indent=1))
+        write_text(folder / "result.json", json.dumps({**_result(result, config), "encoders": digest(dataset.encoders)}, indent=1))
     model.cpu()
     return Run(folder, resolved, dataset, model), result
 
@@ -111,14 +113,30 @@ def open_run(folder: str | Path | None = None) -> Run:
         raise ConfigError(f"run folder '{path}': its training has not finished; continue it with `prerank train --resume`")
     resolved = config.model_copy(update={"data": resolve(config.data)})
     dataset = prepare(resolved.data)
+    if _encoders_of(path) not in (None, digest(dataset.encoders)):
+        raise ConfigError(f"run folder '{path}': its weights do not fit the data as it is now: values or their order have changed "
+                          "since it was trained; train again, or bring the files back as they were")  # fmt: skip
     model = build.model(config.model, dataset.schema, dataset.sizes)
     try:
         model.load_state_dict(load_file(weights))
+    except SafetensorError as error:
+        raise ConfigError(f"run folder '{path}': model.safetensors cannot be read: {error}") from None
     except RuntimeError as error:
         why = str(error).splitlines()[1].strip()
         raise ConfigError(f"run folder '{path}': its weights do not fit the data as it is now: {why}") from None
     model.eval()
     return Run(path, resolved, dataset, model)
+
+
+def _encoders_of(folder: Path) -> str | None:
+    """The digest of the encoders that a run was trained with; None when it did not come to write it down."""
+    try:
+        found = json.loads((folder / "result.json").read_text()).get("encoders")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"run folder '{folder}': result.json cannot be read: {error}") from None
+    return None if found is None else str(found)
 
 
 def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:

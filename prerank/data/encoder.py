@@ -13,6 +13,7 @@ write them without pickle: vocabularies as Parquet, the rest as one JSON file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -215,3 +216,17 @@ def load(folder: Path) -> dict[str, Encoder]:
             state["edges"] = np.array(state["edges"], np.float64)
         encoders[name] = ENCODERS[kind](**state)
     return encoders
+
+
+def digest(encoders: Mapping[str, Encoder]) -> str:
+    """16 hex digits that change with anything a weight's meaning depends on: vocabularies and their order, bins, means."""
+    found = hashlib.sha256()
+    for name, encoder in encoders.items():
+        found.update(f"\n{name} {encoder.kind}".encode())
+        for key, value in vars(encoder).items():
+            if isinstance(value, Vocabulary):
+                numbers_ = value.values.dtype.is_numeric()
+                value = value.values.to_numpy().tobytes() if numbers_ else "\0".join(value.values.to_list()).encode()
+            found.update(f" {key} ".encode())
+            found.update(value if isinstance(value, bytes) else value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+    return found.hexdigest()[:16]

@@ -32,6 +32,7 @@ from prerank.serving.messages import MEDIA, BatchResponse, Format, MessageError,
 from prerank.serving.scorer import Builder
 
 INLINE = 20_000  # candidates that are scored in the event loop (a few ms); more go to a thread
+PER_USER = 200  # candidates that a user of a batch is as dear as: its features, its tower, its response
 
 log = logging.getLogger("prerank.serving")
 
@@ -76,7 +77,8 @@ def create(settings: Settings, build: Builder) -> Litestar:
             received = messages.decode(body, format, limit=settings.candidate_limit)
             scorer = live.scorer
             count = sum(len(r.candidates or ()) for r in received)
-            responses = scorer.score(received) if count <= INLINE else await asyncio.to_thread(scorer.score, received)
+            inline = count + PER_USER * len(received) <= INLINE
+            responses = scorer.score(received) if inline else await asyncio.to_thread(scorer.score, received)
             number = scorer.generation.meta.number
             measures.scored(received, responses)
             if messages.is_batch(received):
@@ -88,6 +90,8 @@ def create(settings: Settings, build: Builder) -> Litestar:
             content, format = messages.encode(Problem(error.message, error.field), "json"), "json"
         except HTTPException as error:
             measures.requests.labels(error.status_code).inc()
+            if error.status_code == 413:
+                error.detail = f"body must be at most {settings.body_limit} bytes"
             raise
         measures.requests.labels(status).inc()
         measures.seconds.observe(time.perf_counter() - start)

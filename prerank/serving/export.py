@@ -74,7 +74,7 @@ def export(dataset: Exportable, model: nn.Module, *, folder: str | Path, options
             number=0, created=0.0, name=name, model=dict(options), schema=dataset.schema.model_dump(mode="json"),
             fingerprint=dataset.schema.fingerprint(), sizes=dict(dataset.sizes), groups=groups, objectives=list(dataset.schema.objectives),
             dtype=dtype, items=len(dataset.item_ids), users=len(dataset.user_ids), calibrators=calibrators,
-            torch=str(torch.__version__), files={},
+            torch=str(torch.__version__), files={}, checksums={},
         )  # fmt: skip
 
     return write(folder, fill, keep=keep)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 Format = Literal["json", "msgpack"]
 Id = int | str
+LONGEST = 300  # letters of an error message
 MEDIA: dict[Format, str] = {"json": "application/json", "msgpack": "application/msgpack"}
 
 
@@ -26,6 +27,8 @@ class MessageError(ValueError):
     """A body that cannot be read (field None: 400), or a field that breaks a rule (422)."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
+        if len(message) > LONGEST:  # it repeats what came, which may be an id of a million letters
+            message = f"{message[: LONGEST - 3]}..."
         super().__init__(f"{field}: {message}" if field else message)
         self.message, self.field = message, field
 

@@ -30,6 +30,7 @@ from prerank.serving.messages import MessageError, Request, Response, bids, ids
 from prerank.serving.tape import record
 
 Builder = Callable[[dict[str, Any]], nn.Module]  # meta.json as a dict (model, schema, sizes) -> the model with fresh weights
+SHORT = 64  # letters of a text that is remembered: a client must not fill the memory with what it sends
 REMEMBERED = 65_536  # raw values a feature whose encoding is remembered; encoding one costs 25-400 us, looking it up 0.1
 
 
@@ -107,7 +108,8 @@ class Scorer:
     def _encode(self, feature: Feature, value: Any, field: str) -> NDArray[Any]:
         """One raw value -> its column [1, ...]."""
         remembered = self._encoded[feature.name]
-        key = (type(value), value) if isinstance(value, str | int | float | None) else None  # lists are not remembered
+        short = isinstance(value, int | float | None) or (isinstance(value, str) and len(value) <= SHORT)
+        key = (type(value), value) if short else None  # lists and long text are not remembered
         found = None if key is None else remembered.get(key)
         if found is None:
             try:

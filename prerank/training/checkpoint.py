@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from prerank.config import ConfigError
 from prerank.data.errors import writing
 
 
@@ -57,11 +59,14 @@ def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) 
 
 
 def load(folder: Path) -> Checkpoint | None:
-    """The current checkpoint below `folder`, or None when there is none."""
+    """The current checkpoint below `folder`, or None when there is none. Raises ConfigError when it is damaged."""
     current = _current(folder)
     if current is None:
         return None
-    return Checkpoint(load_file(current / "tensors.safetensors"), json.loads((current / "state.json").read_text()))
+    try:
+        return Checkpoint(load_file(current / "tensors.safetensors"), json.loads((current / "state.json").read_text()))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"checkpoint '{current}': cannot be read: {error}; start again with --overwrite") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -99,6 +99,12 @@ def _cut(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def _flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x40
+    path.write_bytes(content)
+
+
 def _edit(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
