@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -172,15 +171,19 @@ def training() -> str:
 
 
 def memory() -> str:
-    """What results/memory.json says, one line a number."""
+    """Training under a cap on memory, and the control that must fail under it."""
     found = record("memory")
     if found is None:
         return ""
-    results = found["results"] if isinstance(found["results"], dict) else {"results": found["results"]}
-    lines = [
-        _row([_words(k), f"{v:,}" if isinstance(v, int) else f"{v:,.2f}" if isinstance(v, float) else str(v)]) for k, v in _flat(results)
-    ]
-    return "\n".join([f"{where(found)}; `{found['command']}`", "", "| what | value |", "|---|---:|", *lines])
+    r = found["results"]
+    columns = ("under the cap", "outcome", "peak MB, no file's", "peak MB, mapped files too", "seconds", "CPU seconds")
+    table = Table("", [Column(c, digits=0) for c in columns])
+    for name, run in (("`prerank train`, preparation included", r["trained"]), ("control: the folder read at once", r["control"])):
+        outcome = "done" if run["status"] == 0 else f"failed with status {run['status']}"
+        values = (name, outcome, run["peak_anonymous_mb"], run["peak_total_mb"], run["wall_seconds"], run["cpu_seconds"])
+        table.add(dict(zip(columns, values, strict=True)))
+    size = f"A Parquet folder of {r['folder_mb']:,} MB ({r['rows']:,} rows) under a cap of {r['cap_mb']:,} MB ({r['cap']})"
+    return f"{size}; {where(found)}; `{found['command']}`\n\n{body(table)}"
 
 
 def where(found: dict[str, Any]) -> str:
@@ -213,18 +216,6 @@ def _has_cpu(found: dict[str, Any]) -> bool:
 
 def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _words(key: str) -> str:
-    return re.sub(r"[_/]+", " ", key)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", value
 
 
 TABLES: dict[str, Callable[[], str]] = {
