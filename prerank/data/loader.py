@@ -14,6 +14,7 @@ the very same batches. Three orders:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,8 +32,10 @@ Shuffle = Literal["auto", "full", "blocks", "none"]
 Array = NDArray[Any]
 
 AUTO_FULL = 20_000_000  # rows up to which `auto` permutes them all
+AUTO_FULL_BYTES = 4 << 30  # .. and the size of their columns
 BLOCK = 1 << 15  # neighbouring rows that stay together in a window
 WINDOW = 16  # blocks in memory at a time
+WINDOW_BYTES = 64 << 20  # of a window: wide rows (given vectors) come in shorter blocks
 
 
 class Distinct:
@@ -57,6 +60,10 @@ class _Rows:
     columns: dict[str, Array]
     features: dict[str, Array]  # by log row
 
+    def row_bytes(self) -> int:
+        """Bytes of one row over all columns."""
+        return sum(v.itemsize * math.prod(v.shape[1:]) for v in (*self.columns.values(), *self.features.values()))
+
     def take(self, at: NDArray[np.int64]) -> _Rows:
         return _Rows({k: v[at] for k, v in self.columns.items()}, {k: v[at] for k, v in self.features.items()})
 
@@ -78,9 +85,12 @@ class Loader:
         if batch_size < 1:
             raise DataError(f"batch_size must be at least 1, got {batch_size}")
         self.dataset, self.rows, self.batch_size, self.seed, self.dedup = dataset, rows, batch_size, seed, dedup
-        self.shuffle = ("full" if len(rows) <= AUTO_FULL else "blocks") if shuffle == "auto" else shuffle
         names = ("user_row", "item_row", "user_key", "item_key", "labels", "ts", "request")
         self._log = _Rows({n: v for n in names if (v := getattr(dataset, n)) is not None}, dataset.log)
+        row = self._log.row_bytes()
+        small = len(rows) <= AUTO_FULL and len(rows) * row <= AUTO_FULL_BYTES
+        self.shuffle = ("full" if small else "blocks") if shuffle == "auto" else shuffle
+        self._block = max(1, min(BLOCK, WINDOW_BYTES // (WINDOW * row)))
         self._distinct = {"user": Distinct(len(dataset.user_ids)), "item": Distinct(len(dataset.item_ids))}
 
     def __len__(self) -> int:
@@ -96,17 +106,23 @@ class Loader:
             yield from self._windowed(n, start * self.batch_size)
 
     def _windowed(self, n: int, skip: int) -> Iterator[Batch]:
-        """Batches may reach over the edge of windows: the rest of one is carried into the next."""
+        """Batches may reach over the edge of windows: the rest of one is carried into the next. One window is in memory at a time."""
         carried: _Rows | None = None
+        window: _Rows | None = None
         for chosen, order in self._windows(n):
             if skip >= len(order):
                 skip -= len(order)
                 continue
+            window = None  # before the next is read
             window = self._log.take(self.rows[chosen])
             self._release()
             order, skip = order[skip:], 0
             if carried is not None:
-                window, order = _joined(carried, window), np.concatenate([np.arange(_length(carried)), order + _length(carried)])
+                missing = self.batch_size - _length(carried)
+                carried, order = _joined(carried, window.take(order[:missing])), order[missing:]
+                if _length(carried) < self.batch_size:
+                    continue
+                yield self._batch(carried, np.arange(self.batch_size))
             whole = len(order) - len(order) % self.batch_size
             for first in range(0, whole, self.batch_size):
                 yield self._batch(window, order[first : first + self.batch_size])
@@ -116,13 +132,14 @@ class Loader:
 
     def _windows(self, n: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """(positions in `rows`, the order among them) of every window."""
-        blocks = np.arange(-(-len(self.rows) // BLOCK))
+        block = self._block
+        blocks = np.arange(-(-len(self.rows) // block))
         random = np.random.default_rng([self.seed, n])
         if self.shuffle == "blocks":
             random.shuffle(blocks)
         for first in range(0, len(blocks), WINDOW):
-            starts = blocks[first : first + WINDOW] * BLOCK
-            chosen = np.concatenate([np.arange(s, min(s + BLOCK, len(self.rows))) for s in starts])
+            starts = blocks[first : first + WINDOW] * block
+            chosen = np.concatenate([np.arange(s, min(s + block, len(self.rows))) for s in starts])
             yield chosen, random.permutation(len(chosen)) if self.shuffle == "blocks" else np.arange(len(chosen))
 
     def _batch(self, source: _Rows, at: NDArray[np.int64]) -> Batch:

@@ -27,7 +27,8 @@ from prerank.config import nearest
 from prerank.data.errors import DataError
 from prerank.data.values import as_type
 
-BATCH = 1 << 17  # rows of a frame: large enough for vectors, small enough for any memory
+BATCH = 1 << 17  # rows of a frame: large enough for vectorised work, small enough for any memory
+BATCH_BYTES = 8 << 20  # of a frame in Parquet: wide rows (given vectors) come in shorter frames, as encoding takes a few times their size
 SNIFF = 100_000
 _BLOCK = 8 << 20  # bytes of a CSV block
 _NULLS = ["", "NULL", "null", "NaN", "nan"]
@@ -119,11 +120,11 @@ class Table:
         if not self._parquet:
             yield from (_frame(b) for b in _open_csv(file, columns))
             return
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(file, buffer_size=1 << 20) as parquet:  # else a whole column of a row group is held
             missing = [c for c in columns if c not in parquet.schema_arrow.names]
             if missing:
                 raise DataError(f"{self.role} '{file}': this part has no column '{missing[0]}', the first part has")
-            for batch in parquet.iter_batches(BATCH, columns=columns, use_threads=False):
+            for batch in parquet.iter_batches(_batch_rows(parquet.metadata, columns), columns=columns, use_threads=False):
                 yield _frame(batch).select(columns)
 
     def _parquet_types(self) -> dict[str, pl.DataType]:
@@ -194,6 +195,15 @@ def _files(path: str, role: str) -> list[Path]:
 
 def _of_kind(files: Iterable[Path], suffixes: tuple[str, ...]) -> list[Path]:
     return [f for f in files if f.suffix.lower() in suffixes]
+
+
+def _batch_rows(metadata: pq.FileMetaData, columns: list[str]) -> int:
+    """Rows of these columns that fit into BATCH_BYTES, at most BATCH."""
+    size = 0
+    for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
+        chunks = (group.column(i) for i in range(group.num_columns))
+        size += sum(c.total_uncompressed_size for c in chunks if c.path_in_schema in columns or c.path_in_schema.split(".")[0] in columns)
+    return max(1, min(BATCH, BATCH_BYTES * metadata.num_rows // max(size, 1)))
 
 
 def _open_csv(file: Path, columns: list[str] | None) -> pc.CSVStreamingReader:

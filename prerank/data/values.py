@@ -146,16 +146,14 @@ def _inner(dtype: pl.DataType) -> pl.DataType:
 
 def _cast(values: pl.Series, dtype: pl.DataType) -> pl.Series:
     """Values that do not fit become null."""
-    source, nothing = values.dtype, pl.Series(values.name, [None] * len(values), dtype=dtype)
-    if source.is_nested() or source == pl.Binary:
-        return nothing
+    source = values.dtype
+    if source.is_nested() or source == pl.Binary or (source.is_temporal() and dtype not in (pl.String, pl.Boolean)):
+        return pl.repeat(None, len(values), dtype=dtype, eager=True).alias(values.name)
     if dtype == pl.String:
         return values.cast(pl.String, strict=False)
     if dtype == pl.Boolean:
         lower = values.cast(pl.String).str.to_lowercase()
         return lower.replace_strict(["true", "false"], [True, False], default=None, return_dtype=pl.Boolean)
-    if source.is_temporal():
-        return nothing
     if isinstance(source, pl.Categorical | pl.Enum):
         values = values.cast(pl.String)
     if dtype == pl.Int64 and source.is_float():

@@ -233,6 +233,7 @@ OPERATIONS: dict[Any, Maker] = {
     aten.add_.Tensor: _binary(np.add), aten.mul_.Tensor: _binary(np.multiply), aten.leaky_relu_.default: _slope,
     aten.leaky_relu.default: _slope, aten.tanh.default: _unary(np.tanh), aten.exp.default: _unary(np.exp),
     aten.sigmoid.default: _unary(_sigmoid), aten.silu.default: _unary(lambda x: x * _sigmoid(x)), aten.neg.default: _unary(np.negative),
+    aten.reciprocal.default: _unary(np.reciprocal),
     aten.sqrt.default: _unary(np.sqrt), aten.bitwise_not.default: _unary(np.invert), aten.logical_not.default: _unary(np.logical_not),
     aten.clamp.default: _clamp, aten.clamp_min.default: _clamp,
     aten.cat.default: _join, aten.stack.default: _stack, aten.embedding.default: _embedding,

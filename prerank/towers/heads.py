@@ -10,11 +10,11 @@ into the user's, so that whoever scores needs nothing but products, maxima and s
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prerank.batch import Group, Representation
@@ -62,10 +62,8 @@ class MaxSim(nn.Module):
 
     def prepare_user(self, representation: Representation) -> Representation:
         """Cosine heads normalised and scaled; the overall bias joins the user's.  # [U, H_g, K_g], [U, T]"""
-        prepared = self._unit(representation.groups)
-        if self.log_scale is not None:
-            scales = iter(self.log_scale.exp().unbind())
-            prepared = [g * next(scales) if group.cosine else g for g, group in zip(prepared, self.groups, strict=True)]
+        scales = None if self.log_scale is None else self.log_scale.exp().unbind()
+        prepared = self._of_length(representation.groups, scales)
         bias = representation.bias
         if self.bias is not None:
             bias = self.bias.expand(prepared[0].shape[0], -1) if bias is None else bias + self.bias
@@ -73,7 +71,7 @@ class MaxSim(nn.Module):
 
     def prepare_items(self, representation: Representation) -> Representation:
         """Cosine heads normalised: the row that a generation stores.  # [N, H_g, K_g], [N, T]"""
-        return Representation(tuple(self._unit(representation.groups)), representation.bias)
+        return Representation(tuple(self._of_length(representation.groups)), representation.bias)
 
     def forward(self, user: Representation, item: Representation, user_index: Tensor, item_index: Tensor) -> Tensor:
         """Prepared representations and indices [B], [B, C] -> logits [B, C, T]."""
@@ -90,6 +88,15 @@ class MaxSim(nn.Module):
             logits = logits + item.bias.index_select(0, item_index.flatten()).view(b, c, -1)
         return logits.float()
 
-    def _unit(self, groups: Sequence[Tensor]) -> list[Tensor]:
-        """Cosine groups with heads of length 1, the others as they are."""
-        return [F.normalize(g, dim=-1) if group.cosine else g for g, group in zip(groups, self.groups, strict=True)]
+    def _of_length(self, groups: Sequence[Tensor], scales: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Cosine groups with heads of these lengths (default 1), the others as they are.
+
+        The factor of a head is found first, so that the heads, which are large, are passed over once.
+        """
+        lengths = iter(scales) if scales is not None else itertools.repeat(1.0)
+        return [g * (next(lengths) / _norm(g)) if group.cosine else g for g, group in zip(groups, self.groups, strict=True)]
+
+
+def _norm(heads: Tensor) -> Tensor:
+    """[rows, H, K] -> [rows, H, 1], not quite zero."""
+    return torch.linalg.vector_norm(heads, dim=-1, keepdim=True).clamp_min(1e-12)
