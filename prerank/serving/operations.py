@@ -190,6 +190,8 @@ def _norm(args: Any, kwargs: dict[str, Any], result: Any) -> Callable[..., Any]:
     keep = args[3] if len(args) > 3 else kwargs.get("keepdim", False)
     if order != 2:
         raise KeyError("norm of another order")
+    if len(dim) == 1 and dim[0] % args[0].dim() == args[0].dim() - 1 and keep:  # heads of length 1: no product is stored
+        return lambda x: np.sqrt(np.einsum("...k,...k->...", x, x))[..., None]
     return lambda x: np.sqrt(np.add.reduce(x * x, dim, keepdims=keep))
 
 
