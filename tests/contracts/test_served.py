@@ -172,7 +172,8 @@ def test_unknown_users_and_items_and_raw_features(served: Served) -> None:
     rows = [run.dataset.item_ids.to_list().index(c) for c in candidates]
     item = {f.name: torch.from_numpy(np.array(run.dataset.items[f.name][rows])) for f in run.dataset.schema.on("item")}
     n = len(candidates)
-    batch = Batch(user, item, torch.zeros(1, dtype=torch.int64), torch.arange(n)[None], torch.zeros(1, n, 2), torch.ones(1, n, dtype=torch.bool))
+    where, index = torch.ones(1, n, dtype=torch.bool), torch.arange(n)[None]
+    batch = Batch(user, item, torch.zeros(1, dtype=torch.int64), index, torch.zeros(1, n, 2), where)
     with torch.no_grad():
         expected = run.model.eval()(batch).logits[0].numpy()
     for format in ("json", "msgpack"):
