@@ -38,7 +38,8 @@ ROWS: dict[str, tuple[int, ...]] = {  # config -> training seeds
 
 def measure(config: str, seed: int) -> dict[str, Any]:
     """Train one config with one seed and measure it on test."""
-    settings = load(config, [f"training.seed={seed}", "training.threads=1", f"output=runs/accuracy/{Path(config).parent.name}-{Path(config).stem}-{seed}"])
+    output = f"runs/accuracy/{Path(config).parent.name}-{Path(config).stem}-{seed}"
+    settings = load(config, [f"training.seed={seed}", "training.threads=1", f"output={output}"])
     started = time.process_time()
     resume = (Path(settings.output) / "checkpoint").exists()
     if (Path(settings.output) / "result.json").exists():
@@ -55,7 +56,8 @@ def measure(config: str, seed: int) -> dict[str, Any]:
 
 def table(results: dict[str, dict[str, Any]]) -> Table:
     """One row a config and label."""
-    found = Table("Test metrics, mean ± std over training seeds", [Column(c) for c in ("model", "label", "AUC", "LogLoss", "GAUC", "seeds", "parameters")])
+    columns = [Column(c) for c in ("model", "label", "AUC", "LogLoss", "GAUC", "seeds", "parameters")]
+    found = Table("Test metrics, mean ± std over training seeds", columns)
     for config in ROWS:
         runs = [r for key, r in results.items() if key.startswith(f"{config}#")]
         for label in runs[0]["test"] if runs else ():

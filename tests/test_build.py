@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.conftest import SIZES, small_batch, small_schema
 
 from prerank import build
 from prerank.config import ConfigError, Model, TermConfig
 from prerank.schema import Schema
 from prerank.towers import TOWERS
+from tests.conftest import SIZES, small_batch, small_schema
 
 
 def term(**raw: object) -> TermConfig:
@@ -48,7 +48,8 @@ def test_wrong_terms_say_what_is_right(raw: dict[str, object], message: str) -> 
 
 def test_terms_carry_weight_label_and_stages() -> None:
     schema = small_schema(("click", "buy"))
-    objective = build.objective([term(loss="logloss", label="buy", weight=0.5, stages=["impression", "random"]), term(loss="cir", weight=0.1)], schema)
+    terms = [term(loss="logloss", label="buy", weight=0.5, stages=["impression", "random"]), term(loss="cir", weight=0.1)]
+    objective = build.objective(terms, schema)
     first, second = objective.terms
     assert (first.name, first.objective, first.weight, first.stages) == ("logloss:buy", 1, 0.5, (0, 4))
     assert (second.name, second.weight) == ("cir", 0.1)

@@ -15,13 +15,19 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
         ({"trainin": {}}, "config: unknown key 'trainin'; did you mean 'training'?"),
         ({"training": {"optimizer": {"lrr": 1}}}, "config: unknown key 'training.optimizer.lrr'; did you mean 'lr'?"),
         ({"data": {"labels": {"a": {"rul": "x"}}}}, "config: unknown key 'data.labels.a.rul'; did you mean 'rule'?"),
-        ({"data": {"features": [{"name": "a", "side": "user", "knd": 1}]}}, "config: unknown key 'data.features.0.knd'; did you mean 'kind'?"),
+        (
+            {"data": {"features": [{"name": "a", "side": "user", "knd": 1}]}},
+            "config: unknown key 'data.features.0.knd'; did you mean 'kind'?",
+        ),
         ({"data": {"labels": {"a": {"rule": "x", "column": "y"}}}}, "exactly one of rule, column, weighted, levels; got rule, column"),
         ({"data": {"split": {"kind": "random", "test": "2022-01-01"}}}, "split.test: a moment belongs to kind time"),
         ({"data": {"split": {"test": 1.5}}}, "split.test: a fraction must be in [0, 1); got 1.5"),
         ({"data": {"split": {"kind": "column"}}}, "split.column: kind column needs it"),
         ({"training": {"epochs": 0}}, "config: training.epochs: Input should be greater than or equal to 1; got 0"),
-        ({"data": {"features": [{"name": "a", "side": "usr"}]}}, "data.features.0.side: Input should be 'user', 'item' or 'context'; got 'usr'"),
+        (
+            {"data": {"features": [{"name": "a", "side": "usr"}]}},
+            "data.features.0.side: Input should be 'user', 'item' or 'context'; got 'usr'",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(raw: dict[str, object], message: str) -> None:

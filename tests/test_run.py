@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests.training.conftest import planted_log, settings
 
 from prerank.config import ConfigError, parse
 from prerank.run import open_run, train
 from prerank.training.offline import device_of
+from tests.training.conftest import planted_log, settings
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,8 @@ def test_an_opened_run_gives_the_same_logits_in_the_logs_order(folder: Path, tmp
 
 def test_several_objectives_keep_a_logit_each(folder: Path, tmp_path: Path) -> None:
     labels = {"click": {"column": "click"}, "deep": {"rule": "level > 1"}}
-    changes = {"data.labels": labels, "objective": [{"loss": "logloss", "label": "click"}, {"loss": "logloss", "label": "deep", "weight": 0.5}]}
+    objective = [{"loss": "logloss", "label": "click"}, {"loss": "logloss", "label": "deep", "weight": 0.5}]
+    changes = {"data.labels": labels, "objective": objective}
     run, _ = train(parse(settings(folder, output=str(tmp_path / "run"), model={"name": "dssm", "hidden": [16], "width": 8}, **changes)))
     found = run.evaluate("test", resamples=0)
     assert list(found) == ["click", "deep"]

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
-from tests.conftest import small_schema
 
 from prerank.schema import Feature, Schema
+from tests.conftest import small_schema
 
 
 def test_context_joins_the_user_side_and_order_is_kept() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
+
 from prerank.config import ConfigError, Data, Derived, nearest
 from prerank.data import split as splitting
 from prerank.data.errors import DataError

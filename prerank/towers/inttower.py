@@ -136,7 +136,8 @@ def inttower(
     user: Tower = inner_user
     item: Tower = inner_item
     groups = [
-        Group(len(hidden) * heads, item_heads, head_width, objective=t, levels=len(hidden), cosine=similarity == "cosine") for t in range(objectives)
+        Group(len(hidden) * heads, item_heads, head_width, objective=t, levels=len(hidden), cosine=similarity == "cosine")
+        for t in range(objectives)
     ]
     if id_head is not None:
         user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std)

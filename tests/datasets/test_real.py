@@ -24,7 +24,7 @@ def tables(name: str, folder: Path, **options: str) -> tuple[pl.DataFrame, Data]
 
 
 def movielens(folder: Path) -> None:
-    """The preparation is the released one: 739,012 rows without the threes, 77.84 % positive, 3,668 movies; the two leaked means alone rank at .88."""
+    """The preparation is the released one: 739,012 rows without the threes, 77.84 % positive, 3,668 movies; leaked means rank at .88."""
     log, data = tables("movielens", folder)
     assert log.height == 1_000_209
     kept = log.filter(pl.col("rating") != 3)
