@@ -10,11 +10,12 @@ from __future__ import annotations
 import difflib
 import types
 import typing
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prerank.schema import Feature, Schema
 
@@ -60,6 +61,12 @@ class Split(_Strict):
     test: float | str = Field(0.2, description="as validation; validation comes before test in time")
     seed: int = Field(0, ge=0, lt=2**32)
     timezone: str = Field("UTC", description="time: zone of the moments written above")
+
+    @field_validator("validation", "test", mode="before")
+    @classmethod
+    def _moment(cls, value: object) -> object:
+        """YAML reads an unquoted 2022-05-06 as a date."""
+        return str(value) if isinstance(value, date) else value
 
     @model_validator(mode="after")
     def _sensible(self) -> Split:
@@ -226,9 +233,12 @@ def read(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigError(f"config '{path}': is not text in UTF-8") from None
     try:
-        raw = yaml.safe_load(text) or {}
+        raw = yaml.load(text, _Loader) or {}
     except yaml.YAMLError as error:
-        raise ConfigError(f"config '{path}': not valid YAML: {str(error).splitlines()[0]}{_mark(error)}") from None
+        why = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"config '{path}': not valid YAML: {why}{_mark(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"config '{path}': not valid YAML: brackets inside brackets without end") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"config '{path}': must be a mapping of keys, got {type(raw).__name__}")
     return raw
@@ -263,6 +273,18 @@ def nearest(word: str, valid: typing.Iterable[str]) -> str:
     names = sorted(valid)
     close = difflib.get_close_matches(word[:100], names, n=1, cutoff=0.6)  # a request's word may be a million letters
     return f"; did you mean '{close[0]}'?" if close else f"; valid: {', '.join(names)}"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that does not let a key stand twice, which would silently take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' stands twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def _mark(error: yaml.YAMLError) -> str:

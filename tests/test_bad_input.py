@@ -233,6 +233,36 @@ def test_wrong_settings(tmp_path: Path, changes: dict[str, Any], line: str) -> N
     refused(tmp_path, line, log(), **changes)
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("name: a\nname: b\n", "not valid YAML: key 'name' stands twice (line 2, column 1)"),
+        ("[" * 5000, "not valid YAML: brackets inside brackets without end"),
+        ("name: !!python/object/apply:os.abort []", "not valid YAML: could not determine a constructor for the tag"),
+        ("\xff", "is not text in UTF-8"),
+    ],
+)
+def test_a_config_that_is_none(tmp_path: Path, text: str, line: str) -> None:
+    (tmp_path / "config.yaml").write_bytes(text.encode("latin1"))
+    status, lines = run("train", "--config", str(tmp_path / "config.yaml"))
+    assert (status, len(lines)) == (2, 1)
+    assert lines[0].startswith(f"error: config '{tmp_path}/config.yaml': {line}")
+
+
+def test_moments_need_no_quotes(tmp_path: Path) -> None:
+    """YAML reads 2022-04-15 as a date, where the setting takes text or a fraction."""
+    train = written(tmp_path, log())
+    text = (tmp_path / "config.yaml").read_text()
+    split = "  split: {kind: time, validation: 1970-01-20 02:38:20, test: 2022-04-15}"
+    (tmp_path / "config.yaml").write_text(text.replace("data:\n", f"data:\n{split}\n"))
+    assert run(*train) == (2, ["error: split: no row is left to train on (kind time, validation 1970-01-20 02:38:20, test 2022-04-15)"])
+
+
+def test_resume_and_overwrite_are_one_or_the_other(tmp_path: Path) -> None:
+    line = "error: train: --resume continues a run and --overwrite discards it; give one of them"
+    assert run(*written(tmp_path, log()), "--resume", "--overwrite") == (2, [line])
+
+
 @pytest.mark.parametrize("text", ["- a\n- b\n", "3\n", ""])
 def test_a_config_of_another_shape(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)

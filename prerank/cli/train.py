@@ -26,10 +26,12 @@ def train(
 
         prerank train -c my.yaml --resume
     """
-    from prerank.config import load
+    from prerank.config import ConfigError, load
     from prerank.run import train as start
     from prerank.training import Quiet, console_progress
 
+    if resume and overwrite:
+        raise ConfigError("train: --resume continues a run and --overwrite discards it; give one of them")
     console = Console(stderr=True)
     settings = load(config, set_ or [])
     if settings.leaky:
