@@ -40,7 +40,8 @@ class Ours:
         self.objective = build.objective(config.objective, dataset.schema)
         counts = {name: torch.from_numpy(np.array(c)) for name, c in dataset.counts.items()}
         self.optimizer = Optimizer(self.model, settings.optimizer, counts)
-        loader = Loader(dataset, dataset.rows("train"), settings.batch_size, shuffle=settings.shuffle, seed=settings.seed, dedup=settings.dedup)
+        rows, shuffle = dataset.rows("train"), settings.shuffle
+        loader = Loader(dataset, rows, settings.batch_size, shuffle=shuffle, seed=settings.seed, dedup=settings.dedup)
         self.batches: Iterator[Batch] = loader.epoch(0)
 
     def train(self, batches: int) -> tuple[int, int]:

@@ -35,9 +35,11 @@ def versions() -> dict[str, str]:
 def write(path: Path, *, benchmark: str, seed: int, results: Any, **more: Any) -> None:
     """Write the record whole or not at all."""
     command = shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]])
-    record = {"benchmark": benchmark, "command": command, "seed": seed, "machine": machine(), "versions": versions(), **more, "results": results}
+    where = {"machine": machine(), "versions": versions()}
+    record = {"benchmark": benchmark, "command": command, "seed": seed, **where, **more, "results": results}
+    text = json.dumps(record, indent=1) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(json.dumps(record, indent=1) + "\n")
+        file.write(text)
     os.chmod(file.name, 0o644)  # a temporary file is private at first
     os.replace(file.name, path)

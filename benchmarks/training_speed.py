@@ -98,11 +98,10 @@ def write_split(dataset: Dataset, path: Path) -> None:
     columns: dict[str, np.ndarray] = {f"sizes/{n}": np.array(dataset.sizes[n]) for n in (*USER, *ITEM)}
     for split in ("train", "test"):
         rows = dataset.rows(split)
-        for side, names in (("user", USER), ("item", ITEM)):
-            found = dataset.columns(side, rows)
-            columns |= {f"{split}/{n}": found[n].numpy() for n in names}
+        found = dataset.columns("user", rows) | dataset.columns("item", rows)
+        columns |= {f"{split}/{n}": found[n].numpy() for n in (*USER, *ITEM)}
         columns[f"{split}/label"] = dataset.labels[rows, 0]
-    np.savez(path, **columns)
+    np.savez(path, **columns)  # type: ignore[arg-type]
 
 
 def contenders(dataset: Dataset, split: Path, rechub: Path | None, batch_size: int, seed: int) -> dict[str, Contender]:
@@ -175,8 +174,8 @@ def show(found: Sequence[dict[str, Any]], console: Console) -> None:
         for a in r["against"]:
             bar = AIM.get(r["batch_size"], BAR)
             met = a["ratio"] >= bar and a["auc_difference"] >= 0
-            text = f"B={r['batch_size']} {r['contender']} against {a['baseline']}: {a['ratio']:.2f}x (bar {bar}x), AUC {a['auc_difference']:+.4f}"
-            console.print(f"{text}: {'met' if met else 'MISSED'}", highlight=False)
+            measured = f"{a['ratio']:.2f}x (bar {bar}x), AUC {a['auc_difference']:+.4f}: {'met' if met else 'MISSED'}"
+            console.print(f"B={r['batch_size']} {r['contender']} against {a['baseline']}: {measured}", highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,6 +7,8 @@ BatchNorm, FE-Block after every user layer, H = 2 heads of width 64, sum over us
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,15 +25,15 @@ class Tower(nn.Module):
     def __init__(self, features: tuple[str, ...], sizes: dict[str, int], every_layer: bool) -> None:
         super().__init__()
         self.features = features
-        self.embeddings = nn.ModuleDict({f: nn.Embedding(sizes[f], WIDTH) for f in features})
-        for table in self.embeddings.values():
+        tables = {f: nn.Embedding(sizes[f], WIDTH) for f in features}
+        for table in tables.values():
             nn.init.normal_(table.weight, std=0.05)
+        self.embeddings = nn.ModuleDict(tables)
         self.excite = nn.Linear(len(features), len(features))
         widths = [len(features) * WIDTH, *HIDDEN]
-        self.layers = nn.ModuleList(
-            nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False)
-        )
-        self.heads = nn.ModuleDict({str(i): nn.Linear(n, HEADS * HEAD_WIDTH) for i, n in enumerate(HIDDEN) if every_layer or i == len(HIDDEN) - 1})
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()) for a, b in itertools.pairwise(widths))
+        read = range(len(HIDDEN)) if every_layer else [len(HIDDEN) - 1]
+        self.heads = nn.ModuleDict({str(i): nn.Linear(HIDDEN[i], HEADS * HEAD_WIDTH) for i in read})
 
     def forward(self, columns: dict[str, Tensor]) -> Tensor:
         """Columns [B] or [B, length] -> heads [B, H, K]."""

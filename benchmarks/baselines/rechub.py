@@ -29,7 +29,8 @@ class RechubDSSM:
     def __init__(self, train: Columns, test: Columns, sizes: dict[str, int], batch_size: int, loader: str, seed: int) -> None:
         torch.manual_seed(seed)
         users = [SparseFeature(n, sizes[n], WIDTH) for n in USER]
-        items = [SparseFeature("movie_id", sizes["movie_id"], WIDTH), SequenceFeature("genres", sizes["genres"], WIDTH, pooling="mean", padding_idx=0)]
+        genres = SequenceFeature("genres", sizes["genres"], WIDTH, pooling="mean", padding_idx=0)
+        items = [SparseFeature("movie_id", sizes["movie_id"], WIDTH), genres]
         tower = {"dims": HIDDEN, "activation": "relu", "dropout": 0}
         self.model = DSSM(users, items, user_params=tower, item_params=tower)
         self.trainer = MatchTrainer(self.model, mode=0, optimizer_params={"lr": 1e-3}, n_epoch=1, device="cpu")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +93,7 @@ class MaxSim(nn.Module):
 
         The factor of a head is found first, so that the heads, which are large, are passed over once.
         """
-        lengths = iter(scales) if scales is not None else itertools.repeat(1.0)
+        lengths: Iterator[Tensor | float] = itertools.repeat(1.0) if scales is None else iter(scales)
         return [g * (next(lengths) / _norm(g)) if group.cosine else g for g, group in zip(groups, self.groups, strict=True)]
 
 
