@@ -7,14 +7,17 @@ row; the context has missing values; there are two objectives.
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import polars as pl
 import pytest
@@ -25,7 +28,7 @@ from prerank import build
 from prerank.batch import Batch
 from prerank.cli import app
 from prerank.config import parse
-from prerank.run import Run, train
+from prerank.run import Run, open_run, train
 from prerank.schema import UNKNOWN
 from prerank.serving import Client, Generation, Request
 from prerank.serving import export as write
@@ -99,12 +102,11 @@ def trained(folder: Path, name: str) -> Run:
     return run
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def served(request: pytest.FixtureRequest, folder: Path) -> Iterator[Served]:
-    run = trained(folder, request.param)
-    done = CliRunner().invoke(app, ["export", str(run.folder)])
-    assert (done.exit_code, done.stderr) == (0, "")
-    command = [sys.executable, "-W", "error", "-m", "prerank", "serve", str(run.folder), "--port", "0"]
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    """`prerank serve` of a folder of generations, from the first one (mf) on; newer ones are swapped in. Its address."""
+    export(trained(folder, "mf"), folder)
+    command = [sys.executable, "-W", "error", "-m", "prerank", "serve", str(folder / "generations"), "--port", "0", "--follow", "0.05"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -113,12 +115,30 @@ def served(request: pytest.FixtureRequest, folder: Path) -> Iterator[Served]:
             assert found is not None, (line, process.communicate())
             with Client(found[0]) as client:
                 client.wait_until_ready()
-            yield Served(run, found[0])
+            yield found[0]
             process.terminate()
             _, error = process.communicate(timeout=20)
             assert (process.returncode, error) == (0, "")
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def served(request: pytest.FixtureRequest, folder: Path, server: str) -> Served:
+    run = trained_before(folder, request.param)
+    number = export(run, folder)
+    deadline = time.monotonic() + 60
+    while httpx.get(f"{server}/health").json()["generation"] != number:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return Served(run, server)
+
+
+def export(run: Run, folder: Path) -> int:
+    """Put a run in force by the command line. The generation's number."""
+    done = CliRunner().invoke(app, ["export", str(run.folder), "--to", str(folder / "generations")])
+    assert (done.exit_code, done.stderr) == (0, "")
+    return int(json.loads((folder / "generations" / "current.json").read_text())["generation"].removeprefix("gen-"))
 
 
 def near(found: Any, expected: Any) -> None:
@@ -187,6 +207,33 @@ def test_unknown_users_and_items_and_raw_features(served: Served) -> None:
         assert found.logits["click"][0] == max(found.logits["click"])
 
 
+@pytest.mark.parametrize("served", ["inttower"], indirect=True)
+def test_too_much_too_long_and_too_large(served: Served) -> None:
+    """At the limits that `prerank serve` has by default: each a 4xx with a short line, or finite numbers; the server lives on."""
+    url = f"{served.url}/score"
+    million = httpx.post(url, content=b'{"candidates":[' + b"1," * 999_999 + b"1]}")
+    assert (million.status_code, million.json()["field"]) == (422, "candidates")
+    assert million.json()["detail"] == "must be at most 100000 in all, got 1000000"
+    large = httpx.post(url, content=b"[" + b" " * 100_000_000 + b"]", timeout=60)
+    assert (large.status_code, large.json()["detail"]) == (413, "body must be at most 8000000 bytes")
+    word = "x" * 1_000_000
+    for body in ({"user": 7, "candidates": [1]}, {"candidates": [word]}, {"candidates": [1], "features": {word: 1}},
+                 {"candidates": [1], "objective": word}, {"candidates": [1], word: 2}):  # fmt: skip
+        answer = httpx.post(url, json=body)
+        assert answer.status_code == 422
+        assert len(answer.json()["detail"]) <= 300
+    asked = [{"user": word, "candidates": [1, 1, 2]}, {"candidates": [1, 2], "features": {"income": 1e300}, "context": {"hour": -1e38}},
+             {"candidates": [1, 2], "features": {"seen": list(range(100_000)), "group": None}}]  # fmt: skip
+    for body in asked:
+        answer = httpx.post(url, json=body)
+        assert answer.status_code == 200
+        assert len(answer.json()["items"]) == len(body["candidates"])  # type: ignore[arg-type]
+        assert all(np.isfinite(v) for v in answer.json()["logits"]["click"])
+    many = httpx.post(url, json={"requests": [{"candidates": [1]}] * 5000}, timeout=60)
+    assert len(many.json()["responses"]) == 5000
+    assert httpx.get(f"{served.url}/health").json()["status"] == "ok"
+
+
 @pytest.mark.parametrize(("dtype", "floor"), [("bf16", 0.95), ("int8", 0.88)])
 @pytest.mark.parametrize("name", MODELS)
 def test_smaller_storage_keeps_the_top_100(folder: Path, tmp_path: Path, name: str, dtype: Any, floor: float) -> None:
@@ -204,6 +251,4 @@ def test_smaller_storage_keeps_the_top_100(folder: Path, tmp_path: Path, name: s
 
 
 def trained_before(folder: Path, name: str) -> Run:
-    from prerank.run import open_run
-
     return open_run(folder / name) if (folder / name / "model.safetensors").exists() else trained(folder, name)
