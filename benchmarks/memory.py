@@ -149,7 +149,7 @@ def settings(folder: Path, work: Path, seed: int) -> dict[str, Any]:
 
 
 def run(command: Sequence[str], cap: Cap, folder: Path) -> Measured:
-    """Run under the cap and watch; output goes to a file, so that no pipe can fill up."""
+    """Run under the cap and watch; output goes to a file in `folder`, so that no pipe can fill up."""
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     anonymous = total = 0.0
     settled = dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -161,7 +161,7 @@ def run(command: Sequence[str], cap: Cap, folder: Path) -> Measured:
             anonymous, total = max(anonymous, now.get("RssAnon", 0.0)), max(total, now.get("VmHWM", 0.0))
             time.sleep(EVERY)
         out.seek(0)
-        text = out.read()
+        text = out.read().replace(str(folder), "FOLDER")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Measured(process.returncode, round(anonymous, 1), round(total, 1), round(time.monotonic() - started, 1), round(cpu, 1), text)

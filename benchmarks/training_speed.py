@@ -134,7 +134,8 @@ def measure(dataset: Dataset, rechub: Path | None, batch_size: int, rounds: int,
         found = contenders(dataset, split, rechub, batch_size, seed)
         for contender in found.values():
             stack.enter_context(contender)
-        for _ in range(-(-batches // chunk)):
+        for turn in range(turns := -(-batches // chunk)):
+            print(f"B={batch_size}: round {turn + 1} of {turns}", file=sys.stderr, flush=True)
             for contender in found.values():
                 contender.train(chunk)
         aucs = {}

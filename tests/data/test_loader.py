@@ -154,6 +154,20 @@ def test_auto(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Loader(dataset, dataset.rows("train"), 64, shuffle="auto").shuffle == "blocks"
 
 
+def test_wide_rows_are_shuffled_in_smaller_windows(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = [dataset.user_row, dataset.item_row, dataset.user_key, dataset.labels, dataset.ts, dataset.request, *dataset.log.values()]
+    row = sum(c.nbytes for c in columns if c is not None) // ROWS
+    monkeypatch.setattr(module, "WINDOW_BYTES", 4 * 8 * row)  # four blocks of eight rows, where BLOCK is 32
+    taken: list[int] = []
+    take = module._Rows.take
+    monkeypatch.setattr(module._Rows, "take", lambda self, at: (taken.append(len(at)), take(self, at))[1])
+    loader = Loader(dataset, dataset.rows("train"), 64, shuffle="blocks")
+    assert sorted(r for b in loader.epoch(0) for r in rows_of(b)) == list(range(ROWS))
+    assert max(taken) == 32
+    monkeypatch.setattr(module, "AUTO_FULL_BYTES", ROWS * row - 1)
+    assert Loader(dataset, dataset.rows("train"), 64, shuffle="auto").shuffle == "blocks"
+
+
 def test_entities_alone_decide(make: Make) -> None:
     """Without a column that varies by log row, distinct rows are distinct entities."""
     dataset = prepare(make(features=[{"name": "age", "side": "user", "kind": "numeric"}]))

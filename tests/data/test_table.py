@@ -62,6 +62,16 @@ def test_batches_are_small_and_know_their_rows(tmp_path: Path, monkeypatch: pyte
     assert parts[2].place(1) == "row 12 of log.parquet"
 
 
+def test_wide_rows_come_in_shorter_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_BYTES", 1 << 16)
+    wide = [[float(i + 1000 * r) for i in range(256)] for r in range(200)]  # 2 kB a row
+    table = Table(write_table({"a": list(range(200)), "wide": wide}, tmp_path / "log.parquet"), "log")
+    parts = list(table.batches({"a": None, "wide": None}))
+    assert 10 < max(len(p.frame) for p in parts) < 100
+    assert pl.concat([p.frame for p in parts])["wide"].to_list() == wide
+    assert [len(p.frame) for p in table.batches({"a": None})] == [200]  # a column that is not read does not count
+
+
 def test_csv_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BLOCK", 4096)
     (tmp_path / "a.csv").write_text("a\n" + "".join(f"{i}\n" for i in range(5000)))
