@@ -29,7 +29,7 @@ INTTOWER = {"name": "inttower", "hidden": [32, 16], "heads": 2, "head_width": 8,
 
 TOWERS = {
     "mf": ({"name": "mf", "width": 8}, {"lr": 0.02, "l2": 3e-5}, 512),
-    "dssm": ({"name": "dssm", "hidden": [64, 32], "width": 16}, {"lr": 0.005, "l2": 1e-5}, 512),
+    "dssm": ({"name": "dssm", "hidden": [64, 32], "width": 16}, {"lr": 0.01, "l2": 1e-5}, 1024),
     "inttower": ({"name": "inttower", "hidden": [64, 32], "heads": 2, "head_width": 16, "dropout": 0.1}, {"lr": 0.007, "l2": 1e-5}, 1024),
 }
 
