@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +39,17 @@ def measure(config: str, seed: int) -> dict[str, Any]:
     """Train one config with one seed and measure it on test."""
     output = f"runs/accuracy/{Path(config).parent.name}-{Path(config).stem}-{seed}"
     settings = load(config, [f"training.seed={seed}", "training.threads=1", f"output={output}"])
-    started = time.process_time()
-    resume = (Path(settings.output) / "checkpoint").exists()
-    if (Path(settings.output) / "result.json").exists():
-        run, resume = open_run(settings.output), False
-        result = json.loads((run.folder / "result.json").read_text())
-        rate, parameters, best, epochs = result["rows_per_cpu_second"], result["parameters"], result["best"], result["best_epoch"]
+    folder = Path(settings.output)
+    if (folder / "result.json").exists():
+        run = open_run(folder)
     else:
-        run, done = train(settings, resume=resume, overwrite=not resume, progress=console_progress())
-        rate, parameters, best, epochs = round(done.rows_per_cpu_second), done.parameters, done.best, done.best_epoch
+        resume = (folder / "checkpoint").exists()
+        run, _ = train(settings, resume=resume, overwrite=not resume, progress=console_progress())
+    result = json.loads((folder / "result.json").read_text())  # counted over interruptions, so that a collected run says the same
     metrics = {label: m.to_dict() for label, m in run.evaluate("test", resamples=100).items()}
-    return {"name": settings.name, "leaky": settings.leaky, "seed": seed, "test": metrics, "validation": best, "best_epoch": epochs,
-            "parameters": parameters, "rows_per_cpu_second": rate, "cpu_seconds": round(time.process_time() - started, 1)}  # fmt: skip
+    return {"name": settings.name, "leaky": settings.leaky, "seed": seed, "test": metrics, "validation": result["best"],
+            "best_epoch": result["best_epoch"], "parameters": result["parameters"], "rows_per_cpu_second": result["rows_per_cpu_second"],
+            "training_cpu_seconds": round(result["rows"] / result["rows_per_cpu_second"], 1)}  # fmt: skip
 
 
 def table(results: dict[str, dict[str, Any]]) -> Table:

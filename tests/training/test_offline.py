@@ -39,7 +39,8 @@ def test_a_planted_world_is_learned(tmp_path: Path, name: str) -> None:
     """At least 90 % of the AUC gap between popularity (item means) and the true utilities.
 
     The utilities are an inner product of 3 numbers plus an item bias: a two-tower can express them exactly, so the gap
-    that its form allows is the whole gap (that 53,000 rows are not infinitely many is the model's trouble, not a discount).
+    that its form allows is the whole gap (that rows are finite is the model's trouble, not a discount).
+    The world's size was chosen so that there are rows enough: with 56 train rows a user instead of about 280, MF reached 74 %.
     """
     log = planted_log(80_000, users=200, items=150)
     log.write_parquet(tmp_path / "log.parquet")
@@ -179,7 +180,7 @@ def test_bf16_and_fp32_agree_roughly(planted: Path, tmp_path: Path) -> None:
         run, _ = train(parse(settings(planted, output=str(tmp_path / precision), model=model, **changes)))
         scores.append(run.evaluate("test", resamples=0)["click"].auc)
     assert scores[0] > 0.65
-    assert scores[0] == pytest.approx(scores[1], abs=0.03)
+    assert scores[0] == pytest.approx(scores[1], abs=0.02)
 
 
 def test_big_tables_row_by_row(planted: Path, tmp_path: Path) -> None:
