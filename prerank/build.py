@@ -13,13 +13,16 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from prerank.batch import Stage
 from prerank.config import ConfigError, Model, TermConfig, nearest
 from prerank.losses import LOSSES, TERMS, LossTerm, Objective, Term
+from prerank.rankers import RANKERS, Ranker
 from prerank.schema import FIRST, Schema
 from prerank.towers import TOWERS, TwoTower
 
+MODELS: dict[str, Callable[..., TwoTower | Ranker]] = {**TOWERS, **RANKERS}
 
-def model(config: Model, schema: Schema, sizes: Mapping[str, int]) -> TwoTower:
-    """The model that a config names, with fresh weights. Raises ConfigError."""
-    recipe = _named(TOWERS, config.name, "model")
+
+def model(config: Model, schema: Schema, sizes: Mapping[str, int]) -> TwoTower | Ranker:
+    """The model that a config names, with fresh weights: two towers or a ranker. Raises ConfigError."""
+    recipe = _named(MODELS, config.name, "model")
     _check_options(recipe, config.options, f"model '{config.name}'", skip=2)
     sides: tuple[Literal["user", "item"], ...] = ("user", "item")
     needs = [side for side in sides if not schema.fields(side)]
@@ -31,7 +34,7 @@ def model(config: Model, schema: Schema, sizes: Mapping[str, int]) -> TwoTower:
         raise ConfigError(f"model '{config.name}': {str(error).splitlines()[0]}") from None
 
 
-def served(meta: Mapping[str, Any]) -> TwoTower:
+def served(meta: Mapping[str, Any]) -> TwoTower | Ranker:
     """The model that a generation's meta.json describes: serving's builder. Raises ConfigError."""
     return model(Model.model_validate(meta["model"]), Schema.model_validate(meta["schema"]), meta["sizes"])
 

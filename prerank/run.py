@@ -25,6 +25,7 @@ from prerank.data import Dataset, Loader, prepare
 from prerank.data.encoder import digest
 from prerank.datasets import resolve
 from prerank.metrics import Metrics, evaluate
+from prerank.rankers import Ranker
 from prerank.towers import TwoTower
 from prerank.training import Progress, Quiet, Result, fit, predict
 from prerank.training.checkpoint import write_text
@@ -43,7 +44,7 @@ class Run:
     folder: Path
     config: Config
     dataset: Dataset
-    model: TwoTower
+    model: TwoTower | Ranker
 
     def logits(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Logits and labels of a split's rows, in the log's order.  # float32 [n, T], [n, T]"""

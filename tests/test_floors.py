@@ -16,15 +16,15 @@ FLOORS = {
     "cli": 6,
     "build": 5, "run": 5, "report": 5,
     "training": 4, "serving": 4, "datasets": 4,
-    "towers": 3, "losses": 3, "data": 3,
+    "towers": 3, "rankers": 3, "losses": 3, "data": 3,
     "layers": 2, "index": 2, "batch": 2,
     "schema": 1, "metrics": 1, "config": 1,
 }  # fmt: skip
 SIDEWAYS = {("config", "schema"), ("layers", "batch"), ("run", "build")}  # on one floor, and without a way back
 FORBIDDEN = {
     "losses": {"towers", "layers", "data", "config", "schema", "metrics"},
-    "serving": {"training", "losses", "towers"},
-    "training": {"towers", "serving", "losses"},
+    "serving": {"training", "losses", "towers", "rankers"},
+    "training": {"towers", "rankers", "serving", "losses"},
     "index": {"batch", "layers", "config", "metrics"},
 }
 

@@ -15,8 +15,8 @@ if sys.argv[1] == "kept" and not keep_freed_memory():
 torch.set_num_threads(1)
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for step in range(12):
-    if step == 2:
+for step in range(20):
+    if step == 5:
         before = faults()
     parts = [torch.zeros(1 << 18) for _ in range(8)]
     del parts
@@ -31,4 +31,5 @@ def test_no_page_faults_after_the_first_steps() -> None:
         if done.returncode == 77:
             pytest.skip("another C library than glibc")
         found[how] = int(done.stdout)
-    assert found["kept"] < 100 < found["returned"]
+    assert found["returned"] > 1000  # of the 30,000 pages that 15 steps take and give back
+    assert found["kept"] < found["returned"] / 10  # malloc may still lay a block elsewhere once
