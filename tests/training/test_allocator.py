@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -22,14 +23,16 @@ for step in range(20):
     del parts
 print(faults() - before)
 """
+# glibc's own threshold, held: left alone it grows with the blocks that come by, and whether they go back is chance.
+GIVES_BACK = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
 
 
 def test_no_page_faults_after_the_first_steps() -> None:
     found = {}
     for how in ("kept", "returned"):
-        done = subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, env=GIVES_BACK)
         if done.returncode == 77:
             pytest.skip("another C library than glibc")
         found[how] = int(done.stdout)
-    assert found["returned"] > 1000  # of the 30,000 pages that 15 steps take and give back
-    assert found["kept"] < found["returned"] / 10  # malloc may still lay a block elsewhere once
+    assert found["returned"] > 10_000  # of the 30,000 pages that 15 steps take and give back
+    assert found["kept"] < 2_000  # malloc may still lay a block elsewhere once or twice
