@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prerank.batch import Batch, Columns, Output
-from prerank.layers import Embeddings
+from prerank.layers import Embeddings, IdTable
 from prerank.schema import Schema
 
 
@@ -30,15 +30,18 @@ class Ranker(nn.Module):
     embeddings   makes the fields; None when no part reads any (LR)
     network      fields of a pair -> logits and penultimate vector; None when there is only the wide part
     wide         a weight for each feature value, added to the logits; None: no such part
+    product      the id head, added to the logits as well (`id_product`); None: no such part
     """
 
-    def __init__(self, embeddings: Embeddings | None, network: nn.Module | None, wide: Wide | None = None) -> None:
+    def __init__(self, embeddings: Embeddings | None, network: nn.Module | None, wide: Wide | None = None,
+                 product: IdProduct | None = None) -> None:  # fmt: skip
         super().__init__()
         if (embeddings is None) != (network is None) or (network is None and wide is None):
             raise ValueError("ranker: needs a network with embeddings, or a wide part, or both")
         self.embeddings = embeddings
         self.network = network
         self.wide = wide
+        self.product = product
 
     def forward(self, batch: Batch) -> Output:
         """Logits [B, C, T] and hidden [B, C, K] (None for a purely wide ranker); padding never enters the network and gets 0."""
@@ -57,15 +60,16 @@ class Ranker(nn.Module):
         if self.embeddings is not None and self.network is not None:
             fields = [self.embeddings("user", users)[user], self.embeddings("item", items)[item]]  # [P, Fu, D], [P, Fi, D]
             logits, hidden = self.network(torch.cat(fields, dim=1))
-        if self.wide is not None:
-            wide = self.wide(users, items, user, item)
-            logits = wide if logits is None else logits + wide
+        for part in (self.wide, self.product):
+            if part is not None:
+                beside = part(users, items, user, item)
+                logits = beside if logits is None else logits + beside
         assert logits is not None
         return logits, hidden
 
     def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
         """Give the 'unknown' and 'missing' rows that training never saw the average row of their table."""
-        for part in (self.embeddings, self.wide):
+        for part in (self.embeddings, self.wide, self.product):
             if part is not None:
                 part.fill_cold_rows(counts)
 
@@ -89,6 +93,45 @@ class Wide(nn.Module):
     def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
         """As `Embeddings.fill_cold_rows`."""
         self.weights.fill_cold_rows(counts)
+
+
+class IdProduct(nn.Module):
+    """The id head: matrix factorisation <p_u, q_i> + b_u + b_i beside the network, one product an objective.  # [P, T]
+
+    Koren, Bell, Volinsky, IEEE Computer 2009 (eq. 4, without the overall bias: the network has one). It learns what
+    an MLP between the ids cannot; it may want its own rate and decay (`training.optimizer.groups`, '*ids.table').
+    """
+
+    def __init__(self, schema: Schema, sizes: Mapping[str, int], width: int, std: float) -> None:
+        super().__init__()
+        self.names = schema.user_id, schema.item_id
+        self.shape = len(schema.objectives), width
+        user, item = (schema.vocabulary_of(schema[name]) for name in self.names)
+        self.user_ids = IdTable(sizes[user], user, width, len(schema.objectives), std)
+        self.item_ids = IdTable(sizes[item], item, width, len(schema.objectives), std)
+
+    def forward(self, users: Columns, items: Columns, user: Tensor, item: Tensor) -> Tensor:
+        """Tables are read once a distinct row; a product and two biases a pair."""
+        p, of_user = self.user_ids(users[self.names[0]])  # [U, T*K], [U, T]
+        q, of_item = self.item_ids(items[self.names[1]])
+        return (p[user] * q[item]).unflatten(1, self.shape).sum(dim=2) + of_user[user] + of_item[item]
+
+    def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
+        """As `Embeddings.fill_cold_rows`."""
+        self.user_ids.fill_cold_rows(counts)
+        self.item_ids.fill_cold_rows(counts)
+
+
+def id_product(schema: Schema, sizes: Mapping[str, int], width: int | None, std: float) -> IdProduct | None:
+    """What a recipe's option `id_head` means: the width of the id head's vectors, or None: no id head. Raises ValueError."""
+    if width is not None and width < 1:
+        raise ValueError(f"id_head: must be at least 1 or null; got {width}")
+    return None if width is None else IdProduct(schema, sizes, width, std)
+
+
+def pair_shape(schema: Schema) -> tuple[int, int]:
+    """Fields of a pair and their width, F and D of what a network sees."""
+    return sum(f.field for f in schema.features), schema.width
 
 
 def _lists(values: Tensor, kept: Tensor | None, b: int, c: int) -> Tensor:
