@@ -176,13 +176,23 @@ class ParameterGroup(_Strict):
 
 
 class Optimizer(_Strict):
-    name: Literal["adam", "adamw", "adagrad"] = "adam"
+    name: Literal["adam", "adamw", "adagrad", "ftrl"] = "adam"
     lr: float = Field(1e-3, gt=0)
-    l2: float = Field(0.0, ge=0, description="adam, adagrad: added to the gradient; adamw: decoupled decay")
+    l2: float = Field(0.0, ge=0, description="adam, adagrad: added to the gradient; adamw: decoupled decay; ftrl: its lambda 2")
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+    beta: float = Field(1.0, gt=0, description="ftrl: added to the root of a coordinate's summed squared gradients")
+    l1: float = Field(0.0, ge=0, description="ftrl: its lambda 1; weights with less evidence stay 0")
     groups: tuple[ParameterGroup, ...] = ()
     sparse_from: int = Field(500_000, ge=1, description="embedding tables with at least so many rows are updated row-wise")
-    sparse_lr: float = Field(0.02, gt=0, description="row-wise Adagrad's rate for such tables")
+    sparse_lr: float = Field(0.02, gt=0, description="row-wise Adagrad's rate for such tables (ftrl: they keep ftrl)")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Optimizer:
+        if self.name != "ftrl" and self.l1:
+            raise ValueError(f"l1: only ftrl has it; got {self.l1} with {self.name}")
+        if self.name == "ftrl" and any(g.count_power is not None for g in self.groups):
+            raise ValueError("groups: ftrl has a rate for each coordinate and takes no count_power")
+        return self
 
 
 class Training(_Strict):

@@ -1,8 +1,8 @@
 """One optimiser for a model whose parts want different rates, decays and update rules.
 
-Dense parameters go to fused Adam, AdamW or Adagrad, in groups by name. Embedding tables from
+Dense parameters go to fused Adam, AdamW or Adagrad, or to FTRL-Proximal, in groups by name. Embedding tables from
 `sparse_from` rows on go to row-wise Adagrad, which touches only the rows of the batch: a dense Adam
-step on 1M x 32 costs 125 ms, a row-wise one 2 (docs/architecture.md).
+step on 1M x 32 costs 125 ms, a row-wise one 2 (docs/architecture.md). FTRL-Proximal keeps them: it is row-wise by nature.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from prerank.config import Optimizer as Settings
 from prerank.config import ParameterGroup
+from prerank.training.ftrl import Ftrl
 
 
 class RowwiseAdagrad:
@@ -42,7 +43,7 @@ class RowwiseAdagrad:
 
 
 class Optimizer:
-    """Adam (or AdamW, Adagrad) over dense parameters and row-wise Adagrad over big tables.
+    """Adam (or AdamW, Adagrad) over dense parameters and row-wise Adagrad over big tables; or FTRL-Proximal over all.
 
     counts   {vocabulary: train counts}; needed for groups with `count_power`
     """
@@ -58,7 +59,7 @@ class Optimizer:
         self.row_decay: list[tuple[nn.Parameter, Tensor]] = []
         groups, sparse = [], {}
         for name, p in model.named_parameters():
-            if name in big:
+            if name in big and settings.name != "ftrl":
                 sparse[name] = p
                 continue
             group = _group_of(name, settings.groups)
@@ -88,7 +89,7 @@ class Optimizer:
 
     def gradients(self) -> Iterator[Tensor]:
         """Dense parameters that have a gradient, for clipping."""
-        return (p for g in self.dense.param_groups for p in g["params"] if p.grad is not None)
+        return (p for g in self.dense.param_groups for p in g["params"] if p.grad is not None and not p.grad.is_sparse)
 
     def tensors(self) -> dict[str, Tensor]:
         """The optimiser's whole state as named tensors, for a checkpoint."""
@@ -111,6 +112,8 @@ class Optimizer:
 
 
 def _dense(groups: list[dict[str, object]], settings: Settings) -> torch.optim.Optimizer:
+    if settings.name == "ftrl":
+        return Ftrl(groups, lr=settings.lr, beta=settings.beta, l1=settings.l1)
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
     options: dict[str, object] = {} if settings.name == "adagrad" else {"betas": settings.betas}
     return kinds[settings.name](groups, lr=settings.lr, fused=True, **options)
