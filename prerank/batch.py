@@ -87,10 +87,14 @@ class Representation:
 
     groups   tuple of [rows, H_g, K_g]
     bias     [rows, T], or None
+    guess    [rows, K] what the row is told of the other side's vectors (DAT's augmented vector, HIT's generator): its
+             guess of the other side's first groups, flattened one after another; None where a tower makes none.
+             Losses read it; it is neither stored nor scored
     """
 
     groups: tuple[Tensor, ...]
     bias: Tensor | None = None
+    guess: Tensor | None = None
 
     def flat(self) -> Tensor:
         """One row per id: all groups concatenated.  # [rows, sum H_g K_g]"""
@@ -142,8 +146,14 @@ class Tower(Protocol):
 
 @runtime_checkable
 class Head(Protocol):
-    """Compares a user with items; what is stored is what `prepare_*` returns."""
+    """Compares a user with items; what is stored is what `prepare_*` returns.
 
+    groups   shapes of what is stored
+    maxsim   true when the logits are MaxSim over the groups plus the biases, so that an index may compute them; where it is
+             false serving calls the head itself for the candidates given
+    """
+
+    maxsim: bool
     groups: tuple[Group, ...]
     objectives: int
 

@@ -127,7 +127,44 @@ class AttentionPooling(nn.Module):
         return torch.einsum("bl,bld->bd", weights, vectors)
 
 
-class IdTable(nn.Module):
+class _ById(nn.Module):
+    """A table with a row for every id of a vocabulary."""
+
+    def __init__(self, rows: int, vocabulary: str, width: int, std: float) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"width of an id's vector: must be at least 1; got {width}")
+        self.vocabulary = vocabulary
+        self.sparse = False
+        self.table = nn.Parameter(torch.randn(rows, width) * std)
+
+    def row_counts(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Train counts of each vocabulary -> {parameter name: train count of each of its rows}."""
+        own = torch.as_tensor(counts[self.vocabulary]).float()
+        return {name: own for name, _ in self.named_parameters()}
+
+    @torch.no_grad()
+    def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
+        """As `Embeddings.fill_cold_rows`."""
+        for table in self.parameters():
+            _fill_cold(table, torch.as_tensor(counts[self.vocabulary]))
+
+
+class IdVectors(_ById):
+    """A vector for every id.
+
+    rows    size of the id's vocabulary, reserved rows included
+    """
+
+    def __init__(self, rows: int, vocabulary: str, width: int, std: float = 0.05) -> None:
+        super().__init__(rows, vocabulary, width, std)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[rows] -> [rows, K]."""
+        return F.embedding(ids.long(), self.table, sparse=self.sparse)
+
+
+class IdTable(_ById):
     """A vector and biases for every id: matrix factorisation's half, and the id head.
 
     rows         size of the id's vocabulary, reserved rows included
@@ -135,30 +172,13 @@ class IdTable(nn.Module):
     """
 
     def __init__(self, rows: int, vocabulary: str, width: int, objectives: int = 1, std: float = 0.05) -> None:
-        super().__init__()
-        if width < 1:
-            raise ValueError(f"width of an id's vector: must be at least 1; got {width}")
-        self.vocabulary = vocabulary
-        self.sparse = False
-        self.table = nn.Parameter(torch.randn(rows, objectives * width) * std)
+        super().__init__(rows, vocabulary, objectives * width, std)
         self.bias = nn.Parameter(torch.zeros(rows, objectives))
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """[rows] -> vectors [rows, T * K], biases [rows, T]."""
         index = ids.long()
         return F.embedding(index, self.table, sparse=self.sparse), F.embedding(index, self.bias, sparse=self.sparse)
-
-    def row_counts(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Train counts of each vocabulary -> {parameter name: train count of each of its rows}."""
-        own = torch.as_tensor(counts[self.vocabulary]).float()
-        return {"table": own, "bias": own}
-
-    @torch.no_grad()
-    def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
-        """As `Embeddings.fill_cold_rows`."""
-        own = torch.as_tensor(counts[self.vocabulary])
-        _fill_cold(self.table, own)
-        _fill_cold(self.bias, own)
 
 
 def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:

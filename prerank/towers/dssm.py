@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from prerank.batch import Group, Representation, Tower
@@ -26,7 +27,7 @@ SIDES: tuple[Literal["user", "item"], ...] = ("user", "item")
 
 
 class MLPTower(nn.Module):
-    """Fields -> flattened -> MLP -> one vector an objective.  # T x [rows, 1, K]
+    """Fields -> flattened -> MLP -> one vector an objective, or several.  # T x [rows, H, K]
 
     fields, field_width   F and D
     hidden                widths of the layers
@@ -34,24 +35,44 @@ class MLPTower(nn.Module):
                           (the released IntTower code's baseline; one objective only)
     gate                  'light_se', 'senet' or None: re-weights the fields first
     block                 builds a layer; this is where CAS goes
+    heads                 H vectors an objective
+    extra                 width of what joins the flattened fields, see `joined`
     """
 
     needs_fields = True
 
     def __init__(self, fields: int, field_width: int, hidden: Sequence[int], width: int | None, objectives: int = 1,
-                 gate: str | None = None, block: Block = FullyConnected) -> None:  # fmt: skip
+                 gate: str | None = None, block: Block = FullyConnected, *, heads: int = 1, extra: int = 0) -> None:  # fmt: skip
         super().__init__()
         if width is None and objectives > 1:
             raise ValueError(f"width: must be given for several objectives; there are {objectives}")
-        self.objectives = objectives
+        self.shape = (objectives, heads, width or hidden[-1])
         self.gate = GATES[gate](fields) if gate else nn.Identity()
-        self.mlp = MLP(fields * field_width, hidden, block)
-        self.project = Linear(hidden[-1], objectives * width) if width is not None else nn.Identity()
+        self.mlp = MLP(fields * field_width + extra, hidden, block)
+        self.project = Linear(hidden[-1], objectives * heads * width) if width is not None else nn.Identity()
 
     def forward(self, fields: Tensor | None, ids: Tensor) -> Representation:
         assert fields is not None
-        vector = self.project(self.mlp(self.gate(fields).flatten(1)))  # [rows, T*K]
-        return Representation(tuple(v.unsqueeze(1) for v in vector.chunk(self.objectives, dim=1)))
+        return self.joined(fields)
+
+    def joined(self, fields: Tensor, extra: Tensor | None = None) -> Representation:
+        """The same, with a vector [rows, extra] beside the (gated) fields."""
+        x = self.gate(fields).flatten(1)
+        vector = self.project(self.mlp(x if extra is None else torch.cat([x, extra], dim=1)))  # [rows, T*H*K]
+        return Representation(vector.unflatten(1, self.shape).unbind(dim=1))
+
+
+def check_options(hidden: Sequence[int], similarity: str, gate: str | None, **sizes: int | None) -> None:
+    """Raise ValueError for what MLP towers cannot be made of; sizes must be at least 1 where they are given."""
+    if similarity not in ("cosine", "dot"):
+        raise ValueError(f"similarity: must be cosine or dot; got '{similarity}'")
+    if not hidden:
+        raise ValueError("hidden: must name the width of at least one layer; got none")
+    if gate is not None and gate not in GATES:
+        raise ValueError(f"gate: must be one of {', '.join(GATES)} or null; got '{gate}'")
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: must be at least 1; got {value}")
 
 
 def dssm(
@@ -81,14 +102,7 @@ def dssm(
     id_head       width of an id head beside the MLP, see towers/mf.py; None: no id head
     linear_std    normal initialisation of the MLPs' weights (released IntTower code: 1e-4); None: torch's
     """
-    if similarity not in ("cosine", "dot"):
-        raise ValueError(f"similarity: must be cosine or dot; got '{similarity}'")
-    if not hidden:
-        raise ValueError("hidden: must name the width of at least one layer; got none")
-    if gate is not None and gate not in GATES:
-        raise ValueError(f"gate: must be one of {', '.join(GATES)} or null; got '{gate}'")
-    if width is not None and width < 1:
-        raise ValueError(f"width: must be at least 1; got {width}")
+    check_options(hidden, similarity, gate, width=width)
     objectives = len(schema.objectives)
     block = partial(FullyConnected, norm=norm, dropout=dropout, activation=activation)
     embeddings = Embeddings(schema, sizes, embedding_std)

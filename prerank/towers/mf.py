@@ -44,11 +44,12 @@ class WithIdHead(nn.Module):
         super().__init__()
         self.inner = inner
         self.ids = ids
+        self.guesses = getattr(inner, "guesses", False)
 
     def forward(self, fields: Tensor | None, ids: Tensor) -> Representation:
         inner, own = self.inner(fields, ids), self.ids(fields, ids)
         bias = own.bias if inner.bias is None else inner.bias + own.bias
-        return Representation((*inner.groups, *own.groups), bias)
+        return Representation((*inner.groups, *own.groups), bias, inner.guess)
 
 
 def id_groups(width: int, objectives: int) -> list[Group]:

@@ -18,6 +18,7 @@ class TwoTower(nn.Module):
     embeddings    makes the fields; None when neither tower reads any (matrix factorisation)
     user, item    towers: fields [rows, F, D], ids [rows] -> Representation
     head          compares them
+    guesses       true when the towers guess the other side's vectors, as DAT's do (`Representation.guess`)
     """
 
     def __init__(self, schema: Schema, embeddings: Embeddings | None, user: Tower, item: Tower, head: Head) -> None:
@@ -27,6 +28,7 @@ class TwoTower(nn.Module):
         self.user = user
         self.item = item
         self.head = head
+        self.guesses = getattr(user, "guesses", False)
 
     def forward(self, batch: Batch) -> Output:
         """Encode each distinct user and item once, then compare every pair of the batch's lists."""
