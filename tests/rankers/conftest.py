@@ -17,6 +17,12 @@ RANKERS: dict[str, dict[str, Any]] = {
     "lr-id-head": {"name": "lr", "id_head": 5},
     "mlp": {"name": "mlp", **DEEP},
     "mlp-id-head": {"name": "mlp", "norm": False, "activation": "tanh", "id_head": 5, **DEEP},
+    "deep_crossing": {"name": "deep_crossing", **DEEP},
+    "edcn": {"name": "edcn", "layers": 2},
+    "edcn-add": {"name": "edcn", "layers": 2, "bridge": "add", "norm": False},
+    "edcn-concat": {"name": "edcn", "layers": 2, "bridge": "concat", "temperature": 0.5},
+    "edcn-attention": {"name": "edcn", "layers": 2, "bridge": "attention", "id_head": 5},
+    "xdeepint": {"name": "xdeepint", "layers": 2, "subspaces": 2},
 }
 
 
