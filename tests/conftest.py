@@ -26,6 +26,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "inttower-uneven-cosine": {"name": "inttower", "hidden": [16, 12], "heads": 3, "item_heads": 2, "head_width": 6, "similarity": "cosine",
                                "temperature": "learnable", "gate": "senet", "gate_residual": False},
     "inttower-id-head": {"name": "inttower", "hidden": [16, 12], "heads": 2, "head_width": 6, "id_head": 5, "gate": None},
+    "ranktower": {"name": "ranktower", "hidden": [16, 12], "heads": 3, "item_heads": 2, "head_width": 6},
+    "ranktower-id-head": {"name": "ranktower", "hidden": [16, 12], "heads": 2, "head_width": 6, "id_head": 5, "reduction": 4},
     "dssm-cosine-id-head": {"name": "dssm", "hidden": [16, 12], "width": 8, "id_head": 6},
 }  # fmt: skip
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 
+from prerank.towers.cross_maxsim import CrossMaxSim
+from prerank.towers.dat import dat
 from prerank.towers.dssm import dssm
 from prerank.towers.heads import MaxSim, maxsim
 from prerank.towers.inttower import inttower
 from prerank.towers.mf import mf
+from prerank.towers.ranktower import ranktower
 from prerank.towers.two_tower import TwoTower
 
-TOWERS: dict[str, Callable[..., TwoTower]] = {"mf": mf, "dssm": dssm, "inttower": inttower}
+TOWERS: dict[str, Callable[..., TwoTower]] = {"mf": mf, "dssm": dssm, "inttower": inttower, "ranktower": ranktower, "dat": dat}
 
-__all__ = ["TOWERS", "MaxSim", "TwoTower", "dssm", "inttower", "maxsim", "mf"]
+__all__ = ["TOWERS", "CrossMaxSim", "MaxSim", "TwoTower", "dat", "dssm", "inttower", "maxsim", "mf", "ranktower"]

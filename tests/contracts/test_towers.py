@@ -43,6 +43,8 @@ def test_shapes(name: str, shape: str, objectives: tuple[str, ...]) -> None:
 
 
 def test_logits_are_the_sum_over_groups_that_architecture_promises(model: TwoTower) -> None:
+    if not model.head.maxsim:
+        pytest.skip("its head sees pairs; what it computes is in its own tests")
     batch = small_batch(lists=5, candidates=4)
     model.eval()
     with torch.no_grad():
@@ -181,7 +183,7 @@ def test_at_learning_rate_zero_a_label_never_reaches_its_own_logit(name: str) ->
     assert torch.equal(seen[0], seen[1])
 
 
-@pytest.mark.parametrize(("module", "year"), [("mf", "2009"), ("dssm", "2013"), ("inttower", "2022")])
+@pytest.mark.parametrize(("module", "year"), [("mf", "2009"), ("dssm", "2013"), ("inttower", "2022"), ("ranktower", "2024")])
 def test_docstrings_cite_their_source(module: str, year: str) -> None:
     doc = importlib.import_module(f"prerank.towers.{module}").__doc__ or ""
     assert year in doc
