@@ -87,10 +87,14 @@ class Representation:
 
     groups   tuple of [rows, H_g, K_g]
     bias     [rows, T], or None
+    guess    [rows, K] what the row is told of the other side's vectors (DAT's augmented vector, HIT's generator): its
+             guess of the other side's first groups, flattened one after another; None where a tower makes none.
+             Losses read it; it is neither stored nor scored
     """
 
     groups: tuple[Tensor, ...]
     bias: Tensor | None = None
+    guess: Tensor | None = None
 
     def flat(self) -> Tensor:
         """One row per id: all groups concatenated.  # [rows, sum H_g K_g]"""

@@ -5,7 +5,8 @@
 DSSM is one group of one head a side (the dot product). IntTower is L*H user heads against H item
 heads (CIKM 2022, eq. 8-9). An id head is one more group. What is stored is what `prepare_*`
 returns: normalisation happens there, temperature goes into the user's vectors and the overall bias
-into the user's, so that whoever scores needs nothing but products, maxima and sums.
+into the user's, so that whoever scores needs nothing but products, maxima and sums. A guess of the other side is passed
+on as it is: a loss compares it with directions, which preparing the other side does not change.
 """
 
 from __future__ import annotations
@@ -69,11 +70,11 @@ class MaxSim(nn.Module):
         bias = representation.bias
         if self.bias is not None:
             bias = self.bias.expand(prepared[0].shape[0], -1) if bias is None else bias + self.bias
-        return Representation(tuple(prepared), bias)
+        return Representation(tuple(prepared), bias, representation.guess)
 
     def prepare_items(self, representation: Representation) -> Representation:
         """Cosine heads normalised: the row that a generation stores.  # [N, H_g, K_g], [N, T]"""
-        return Representation(tuple(self._of_length(representation.groups)), representation.bias)
+        return Representation(tuple(self._of_length(representation.groups)), representation.bias, representation.guess)
 
     def forward(self, user: Representation, item: Representation, user_index: Tensor, item_index: Tensor) -> Tensor:
         """Prepared representations and indices [B], [B, C] -> logits [B, C, T]."""
