@@ -1,4 +1,4 @@
-"""Builds the one C extension; everything else is said in pyproject.toml.
+"""Builds the two C extensions; everything else is said in pyproject.toml.
 
 `optional=True`: where there is no C compiler the install still succeeds, and scoring takes the slower torch path.
 """
@@ -13,6 +13,14 @@ setup(
             depends=[f"prerank/index/{name}.h" for name in ("_maxsim_kernel", "_table", "_best")],
             extra_compile_args=["-O3", "-std=gnu11", "-Wno-psabi"],
             optional=True,
-        )
+        ),
+        Extension(
+            "prerank.serving._player",
+            sources=["prerank/serving/_player.c"],
+            depends=["prerank/serving/_player_linear.h"],
+            libraries=["m"],
+            extra_compile_args=["-O3", "-std=gnu11", "-Wno-psabi"],
+            optional=True,
+        ),
     ]
 )

@@ -1,248 +1,220 @@
-"""What each recorded torch operation is in numpy, for one row; see tape.py.
+"""What each recorded torch operation is for the player, for one row; see tape.py and _player.c.
 
-An entry gets the operation's arguments, keyword arguments and result as torch saw them, and returns a function of the
-tensor arguments alone (as numpy arrays, in order). Shapes never change between plays, so reshapes are to known shapes.
-In-place operations are played as ones that return a new array: arrays may share memory with parameters. Where an older view
-of the changed tensor is read later that is wrong, and the comparison with torch finds it.
+An entry of OPERATIONS gets the program and the operation's arguments, keyword arguments and result as torch saw them, and returns
+the register of the result (a list of them where torch gave several). In-place operations give a new register: an older view of the
+changed tensor that is read later would be wrong, and the comparison with torch finds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Maker = Callable[[tuple[Any, ...], dict[str, Any], Any], Callable[..., Any]]
+from prerank.serving.program import Program, Register, Untraceable
+from prerank.serving.shapes import cast, expand, join, pad, rename, select, slice_, split, transpose, unbind
+
+Emit = Callable[[Program, tuple[Any, ...], dict[str, Any], Any], Any]
 aten = torch.ops.aten
 
-DTYPES = {torch.float32: np.float32, torch.float64: np.float64, torch.int64: np.int64, torch.int32: np.int32, torch.bool: np.bool_}
+
+def _binary(kind: str) -> Emit:
+    """x op y, either of which may be a number; alpha (of add, sub) scales y."""
+
+    def emit(p: Program, args: Any, kwargs: dict[str, Any], result: Tensor) -> Register:
+        x, y, alpha = args[0], args[1], kwargs.get("alpha", 1)
+        if isinstance(x, Tensor) and not isinstance(y, Tensor) and p.of(x).integer:
+            return _integer(p, kind, p.of(x), y, alpha)
+        left, right = p.of(x), p.of(y)
+        if left.integer or right.integer:
+            raise Untraceable("arithmetic of integers")
+        if alpha != 1:
+            right = _two(p, "MUL", right, p.of(alpha), right.shape)
+        return _two(p, kind, left, right, tuple(result.shape))
+
+    return emit
 
 
-def _reshape(args: Any, kwargs: Any, result: Tensor) -> Callable[..., Any]:
-    shape = tuple(result.shape)
-    return same if shape == tuple(args[0].shape) else (lambda x: x.reshape(shape))
+def _two(p: Program, kind: str, a: Register, b: Register, shape: tuple[int, ...]) -> Register:
+    out = p.new(shape)
+    walked, (sa, sb) = p.walk(shape, p.broadcast(a, shape), p.broadcast(b, shape))
+    p.emit("BINARY", out.place, a.place, b.place, p.kind(kind), *walked, *sa, *sb)
+    return out
 
 
-def same(x: Any) -> Any:
-    """The tape takes no step for it."""
+def _integer(p: Program, kind: str, x: Register, number: Any, alpha: Any) -> Register:
+    if kind not in ("ADD", "SUB", "MUL") or not isinstance(number, int) or not isinstance(alpha, int):
+        raise Untraceable("arithmetic of integers")
+    if kind != "MUL" and number == 0:
+        return x
+    out = p.new(x.shape, integer=True)
+    p.emit("INT_MUL" if kind == "MUL" else "INT_ADD", out.place, x.place, {"MUL": 1, "ADD": alpha, "SUB": -alpha}[kind] * number, x.size)
+    return out
+
+
+def _square(p: Program, args: Any, kwargs: Any, result: Tensor) -> Register:
+    if args[1] != 2:
+        raise Untraceable(f"a power of {args[1]}")
+    return _two(p, "MUL", p.of(args[0]), p.of(args[0]), tuple(result.shape))
+
+
+def _compare(equal: bool) -> Emit:
+    def emit(p: Program, args: Any, kwargs: Any, result: Tensor) -> Register:
+        x = p.of(args[0])
+        if not x.integer:
+            return _two(p, "EQUAL" if equal else "UNEQUAL", x, p.of(float(args[1])), x.shape)
+        if not isinstance(args[1], int):
+            raise Untraceable("a comparison of integers with a float")
+        out = p.new(x.shape)
+        p.emit("INT_COMPARE", out.place, x.place, args[1], int(equal), x.size)
+        return out
+
+    return emit
+
+
+def _unary(kind: str, parameter: Callable[[Any], float] = lambda args: 0.0) -> Emit:
+    def emit(p: Program, args: Any, kwargs: Any, result: Tensor) -> Register:
+        x, out = p.of(args[0]), p.new(tuple(result.shape))
+        if x.integer:
+            raise Untraceable(f"{kind.lower()} of integers")
+        p.emit("UNARY", out.place, x.place, p.kind(kind), x.size, p.of(parameter(args)).place)
+        return out
+
+    return emit
+
+
+def _clamp(p: Program, args: Any, kwargs: dict[str, Any], result: Tensor) -> Register:
+    low = args[1] if len(args) > 1 else kwargs.get("min")
+    high = args[2] if len(args) > 2 else kwargs.get("max")
+    x = p.of(args[0])
+    if x.integer:
+        raise Untraceable("clamp of integers")
+    for kind, limit in (("MAX", low), ("MIN", high)):
+        x = x if limit is None else _two(p, kind, x, p.of(limit), x.shape)
     return x
 
 
-def _same(args: Any, kwargs: Any, result: Any) -> Callable[..., Any]:
-    return same
+def _embedding(p: Program, args: Any, kwargs: Any, result: Tensor) -> Register:
+    table, rows, out = p.of(args[0]), p.of(args[1]), p.new(tuple(result.shape))
+    p.emit("GATHER", out.place, table.place, rows.place, rows.size, table.shape[1], table.shape[0])
+    return out
 
 
-def _expand(args: Any, kwargs: Any, result: Tensor) -> Callable[..., Any]:
-    if tuple(args[0].shape) == tuple(result.shape):
-        return same
-    ones: Any = np.ones(tuple(result.shape), DTYPES[result.dtype])
-    return lambda x: x * ones  # broadcast_to takes five times as long
+def _layer(p: Program, x: Register, weight: Tensor, bias: Tensor | None, result: Tensor) -> Register:
+    """x W' + b; weight [n, width]."""
+    n, width = weight.shape
+    out = p.new(tuple(result.shape))
+    b = p.of(torch.zeros(n) if bias is None else bias)
+    if b.place >= 0 or b.shape != (n,):
+        raise Untraceable("a bias that is no vector of parameters")
+    packed = p.packed(weight)
+    p.emit("LINEAR", out.place, packed.place, b.place, x.place, x.size // width, n, packed.shape[1], width)
+    p.products += n * (x.size // width)
+    return out
 
 
-def _cast(args: Any, kwargs: dict[str, Any], result: Tensor) -> Callable[..., Any]:
-    """int32 stays as it is for int64: numbers beside it are int64, so sums are too, and rows may be gathered by either."""
-    dtype = DTYPES[result.dtype]
-    if result.dtype == args[0].dtype or (args[0].dtype, result.dtype) == (torch.int32, torch.int64):
-        return same
-    return lambda x: x.astype(dtype)
+def _linear(p: Program, args: Any, kwargs: Any, result: Tensor) -> Register:
+    return _layer(p, p.of(args[0]), args[1], args[2] if len(args) > 2 else None, result)
 
 
-def _transpose(args: Any, kwargs: Any, result: Tensor) -> Callable[..., Any]:
-    axes = list(range(args[0].dim()))
-    if len(args) > 2:  # transpose.int(x, a, b)
-        axes[args[1]], axes[args[2]] = axes[args[2]], axes[args[1]]
-    elif len(args) == 2:  # permute(x, axes)
-        axes = [a % len(axes) for a in args[1]]
-    else:  # t(x)
-        axes = axes[::-1]
-    return lambda x: x.transpose(axes)
+def _addmm(p: Program, args: Any, kwargs: dict[str, Any], result: Tensor) -> Register:
+    if kwargs or p.made(args[2]):
+        raise Untraceable("addmm with alpha, beta or a product that is no layer")
+    return _layer(p, p.of(args[1]), args[2].t(), args[0], result)
 
 
-def _binary(function: Callable[[Any, Any], Any]) -> Maker:
-    """x op y, where y may be a number. alpha (of add, sub) scales y."""
-
-    def make(args: Any, kwargs: dict[str, Any], result: Any) -> Callable[..., Any]:
-        x, y = args[:2]
-        alpha = kwargs.get("alpha", 1)
-        if isinstance(x, Tensor) and isinstance(y, Tensor):
-            return function if alpha == 1 else (lambda a, b: function(a, alpha * b))
-        dtype = DTYPES[(x if isinstance(x, Tensor) else y).dtype]
-        if isinstance(x, Tensor):
-            if function is np.add and y == 0:
-                return same
-            right = _scalar(alpha * y, dtype)
-            return lambda a: function(a, right)
-        left = _scalar(x, dtype)
-        return lambda b: function(left, b)
-
-    return make
+def _product(p: Program, args: Any, kwargs: Any, result: Tensor) -> Register:
+    """mm, bmm: a layer when the right side is a parameter."""
+    a, right = p.of(args[0]), args[1]
+    if right.dim() == 2 and not p.made(right):
+        return _layer(p, a, right.t(), None, result)
+    b, out = p.of(right), p.new(tuple(result.shape))
+    batch = result.shape[0] if result.dim() == 3 else 1
+    p.emit("PRODUCT", out.place, a.place, b.place, batch, result.shape[-2], a.shape[-1], result.shape[-1])
+    return out
 
 
-def _scalar(value: Any, dtype: Any) -> Any:
-    """A number as torch would see it beside an array of dtype: 0.5 beside integers stays a float32."""
-    return np.float32(value) if isinstance(value, float) and not np.issubdtype(dtype, np.floating) else dtype(value)
+def _run_of(dims: Any, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Dimensions that lie beside each other as (numbers before, in, behind)."""
+    axes = sorted(d % len(shape) for d in ([dims] if isinstance(dims, int) else dims)) if dims or dims == 0 else list(range(len(shape)))
+    if axes != list(range(axes[0], axes[-1] + 1)):
+        raise Untraceable("a reduction over dimensions apart")
+    outer, n, inner = shape[: axes[0]], shape[axes[0] : axes[-1] + 1], shape[axes[-1] + 1 :]
+    return int(np.prod(outer)), int(np.prod(n)), int(np.prod(inner))
 
 
-def _unary(function: Callable[[Any], Any]) -> Maker:
-    return lambda args, kwargs, result: function
+def _reduce(kind: str) -> Emit:
+    def emit(p: Program, args: Any, kwargs: Any, result: Tensor) -> Register:
+        x, out = p.of(args[0]), p.new(tuple(result.shape))
+        if x.integer:
+            raise Untraceable("a sum of integers")
+        p.emit("REDUCE", out.place, x.place, p.kind(kind), *_run_of(args[1] if len(args) > 1 else kwargs.get("dim"), x.shape))
+        return out
+
+    return emit
 
 
-def _clamp(args: Any, kwargs: dict[str, Any], result: Any) -> Callable[..., Any]:
-    low = args[1] if len(args) > 1 else kwargs.get("min")
-    high = args[2] if len(args) > 2 else kwargs.get("max")
-
-    def play(x: Any) -> Any:
-        if low is not None:
-            x = np.maximum(x, x.dtype.type(low))
-        return x if high is None else np.minimum(x, x.dtype.type(high))
-
-    return play
+def _norm(p: Program, args: Any, kwargs: Any, result: Tensor) -> Register:
+    if len(args) > 1 and args[1] != 2:
+        raise Untraceable(f"a norm of order {args[1]}")
+    return _reduce("NORM")(p, (args[0], args[2] if len(args) > 2 else None), {}, result)
 
 
-def _join(args: Any, kwargs: dict[str, Any], result: Tensor) -> Callable[..., Any]:
-    """cat"""
-    axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % result.dim()
-    return same if len(args[0]) == 1 else (lambda *parts: np.concatenate(parts, axis))
+def _softmax(p: Program, args: Any, kwargs: Any, result: Tensor) -> Register:
+    x, out = p.of(args[0]), p.new(tuple(result.shape))
+    p.emit("SOFTMAX", out.place, x.place, *_run_of(args[1], x.shape))
+    return out
 
 
-def _stack(args: Any, kwargs: dict[str, Any], result: Tensor) -> Callable[..., Any]:
-    axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % result.dim()
+def _layer_norm(p: Program, args: Any, kwargs: Any, result: Any) -> list[Register | None]:
+    """native_layer_norm over the last dimension; its other two results are for training."""
+    x, shape, gamma, beta, eps = p.of(args[0]), args[1], args[2], args[3], args[4]
+    if len(shape) != 1:
+        raise Untraceable("layer normalisation of several dimensions")
+    out, n = p.new(x.shape), int(shape[0])
+    scale, shift = p.of(torch.ones(n) if gamma is None else gamma), p.of(torch.zeros(n) if beta is None else beta)
+    p.emit("NORMALISE", out.place, x.place, scale.place, shift.place, p.of(float(eps)).place, x.size // n, n)
+    return [out, None, None]
+
+
+def _masked_fill(p: Program, args: Any, kwargs: Any, result: Tensor) -> Register:
     shape = tuple(result.shape)
-    if args[0][0].dim() == 1 and result.shape[0] == 1:  # one number each: laid end to end they are stacked
-        return lambda *parts: np.concatenate(parts).reshape(shape)
-    if all(n == 1 for n in shape[:axis]):  # in front of the axis nothing varies: likewise
-        return lambda *parts: np.concatenate([p.ravel() for p in parts]).reshape(shape)
-    return lambda *parts: np.stack(parts, axis)
+    x, mask, out = p.of(args[0]), p.of(args[1]), p.new(shape)
+    walked, (sx, sm) = p.walk(shape, p.broadcast(x, shape), p.broadcast(mask, shape))
+    p.emit("SELECT", out.place, x.place, mask.place, p.of(float(args[2])).place, *walked, *sx, *sm)
+    return out
 
 
-def _embedding(args: Any, kwargs: Any, result: Any) -> Callable[..., Any]:
-    return lambda table, rows: table.take(rows, 0)
+def _slope(args: Any) -> float:
+    return float(args[1]) if len(args) > 1 else 0.01
 
 
-def _select(args: Any, kwargs: Any, result: Any) -> Callable[..., Any]:
-    index = (slice(None),) * (args[1] % args[0].dim()) + (args[2],)
-    return lambda x: x[index]
-
-
-def _slice(args: Any, kwargs: dict[str, Any], result: Any) -> Callable[..., Any]:
-    dim, start, end, step = (list(args[1:]) + [0, None, None, 1][len(args) - 1 :])[:4]
-    index = (slice(None),) * (dim % args[0].dim()) + (slice(start, end, step),)
-    return lambda x: x[index]
-
-
-def _unbind(args: Any, kwargs: dict[str, Any], result: Any) -> Callable[..., Any]:
-    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % args[0].dim()
-    indices = [(slice(None),) * dim + (i,) for i in range(len(result))]
-    return lambda x: [x[i] for i in indices]
-
-
-def _split(args: Any, kwargs: dict[str, Any], result: Any) -> Callable[..., Any]:
-    dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % args[0].dim()
-    ends = np.cumsum([part.shape[dim] for part in result]).tolist()
-    indices = [(slice(None),) * dim + (slice(a, b),) for a, b in zip([0, *ends], ends, strict=False)]
-    return lambda x: [x[i] for i in indices]
-
-
-def _linear(args: Any, kwargs: Any, result: Any) -> Callable[..., Any]:
-    if len(args) > 2 and args[2] is not None:
-        return lambda x, w, b: x.dot(w.T) + b
-    return lambda x, w: x.dot(w.T)
-
-
-def _addmm(args: Any, kwargs: dict[str, Any], result: Any) -> Callable[..., Any]:
-    if kwargs:
-        raise KeyError("addmm with alpha or beta")
-    return lambda b, x, w: x.dot(w) + b  # dot: half a microsecond less than @
-
-
-def _softmax(args: Any, kwargs: Any, result: Any) -> Callable[..., Any]:
-    dim = args[1]
-
-    def play(x: Any) -> Any:
-        e = np.exp(x - np.maximum.reduce(x, dim, keepdims=True))
-        return e / np.add.reduce(e, dim, keepdims=True)
-
-    return play
-
-
-def _reduce(function: Any, mean: bool = False) -> Maker:
-    """sum, mean, amax over dimensions."""
-
-    def make(args: Any, kwargs: dict[str, Any], result: Any) -> Callable[..., Any]:
-        given = args[1] if len(args) > 1 else kwargs.get("dim")
-        axes = tuple(range(args[0].dim())) if not given and given != 0 else tuple(np.atleast_1d(given).tolist())
-        keep = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
-        if not mean:
-            return lambda x: function(x, axes, keepdims=keep)
-        scale = np.float32(1 / np.prod([args[0].shape[a] for a in axes]))
-        return lambda x: function(x, axes, keepdims=keep) * scale
-
-    return make
-
-
-def _norm(args: Any, kwargs: dict[str, Any], result: Any) -> Callable[..., Any]:
-    """linalg_vector_norm of order 2."""
-    order, dim = (args[1] if len(args) > 1 else 2), tuple(args[2])
-    keep = args[3] if len(args) > 3 else kwargs.get("keepdim", False)
-    if order != 2:
-        raise KeyError("norm of another order")
-    if len(dim) == 1 and dim[0] % args[0].dim() == args[0].dim() - 1 and keep:  # heads of length 1: no product is stored
-        return lambda x: np.sqrt(np.einsum("...k,...k->...", x, x))[..., None]
-    return lambda x: np.sqrt(np.add.reduce(x * x, dim, keepdims=keep))
-
-
-def _masked_fill(args: Any, kwargs: Any, result: Any) -> Callable[..., Any]:
-    value = np.float32(args[2])
-    return lambda x, mask: np.where(mask, value, x)
-
-
-def _pad(args: Any, kwargs: Any, result: Any) -> Callable[..., Any]:
-    """constant_pad_nd: pairs from the last dimension backwards."""
-    pairs = [(args[1][i], args[1][i + 1]) for i in range(0, len(args[1]), 2)][::-1]
-    widths = [(0, 0)] * (args[0].dim() - len(pairs)) + pairs
-    value = args[2] if len(args) > 2 else 0
-    return partial(np.pad, pad_width=widths, constant_values=value)
-
-
-def _relu(x: Any) -> Any:
-    return np.maximum(x, np.float32(0))
-
-
-def _slope(args: Any, kwargs: Any, result: Any) -> Callable[..., Any]:
-    """leaky_relu"""
-    slope = np.float32(args[1] if len(args) > 1 else 0.01)
-    return lambda x: np.where(x > 0, x, slope * x)
-
-
-def _sigmoid(x: Any) -> Any:
-    return np.float32(0.5) * (np.float32(1) + np.tanh(np.float32(0.5) * x))
-
-
-OPERATIONS: dict[Any, Maker] = {
-    aten.view.default: _reshape, aten._unsafe_view.default: _reshape, aten.unsqueeze.default: _reshape, aten.squeeze.dim: _reshape,
-    aten.reshape.default: _reshape, aten.squeeze.default: _reshape, aten.squeeze.dims: _reshape,
-    aten.clone.default: _same, aten.detach.default: _same, aten.alias.default: _same, aten.contiguous.default: _same,
-    aten.expand.default: _expand, aten._to_copy.default: _cast,
-    aten.t.default: _transpose, aten.transpose.int: _transpose, aten.permute.default: _transpose,
-    aten.add.Tensor: _binary(np.add), aten.sub.Tensor: _binary(np.subtract), aten.mul.Tensor: _binary(np.multiply),
-    aten.div.Tensor: _binary(np.divide), aten.ne.Scalar: _binary(np.not_equal), aten.eq.Scalar: _binary(np.equal),
-    aten.add.Scalar: _binary(np.add), aten.mul.Scalar: _binary(np.multiply), aten.maximum.default: _binary(np.maximum),
-    aten.relu.default: _unary(_relu), aten.relu_.default: _unary(_relu), aten.silu_.default: _unary(lambda x: x * _sigmoid(x)),
-    aten.add_.Tensor: _binary(np.add), aten.mul_.Tensor: _binary(np.multiply), aten.leaky_relu_.default: _slope,
-    aten.leaky_relu.default: _slope, aten.tanh.default: _unary(np.tanh), aten.exp.default: _unary(np.exp),
-    aten.sigmoid.default: _unary(_sigmoid), aten.silu.default: _unary(lambda x: x * _sigmoid(x)), aten.neg.default: _unary(np.negative),
-    aten.reciprocal.default: _unary(np.reciprocal),
-    aten.sqrt.default: _unary(np.sqrt), aten.bitwise_not.default: _unary(np.invert), aten.logical_not.default: _unary(np.logical_not),
+OPERATIONS: dict[Any, Emit] = {
+    aten.view.default: rename, aten._unsafe_view.default: rename, aten.unsqueeze.default: rename, aten.squeeze.dim: rename,
+    aten.reshape.default: rename, aten.squeeze.default: rename, aten.squeeze.dims: rename,
+    aten.clone.default: rename, aten.detach.default: rename, aten.alias.default: rename, aten.contiguous.default: rename,
+    aten.expand.default: expand, aten._to_copy.default: cast,
+    aten.t.default: transpose, aten.transpose.int: transpose, aten.permute.default: transpose,
+    aten.add.Tensor: _binary("ADD"), aten.sub.Tensor: _binary("SUB"), aten.mul.Tensor: _binary("MUL"), aten.div.Tensor: _binary("DIV"),
+    aten.add.Scalar: _binary("ADD"), aten.mul.Scalar: _binary("MUL"), aten.add_.Tensor: _binary("ADD"), aten.mul_.Tensor: _binary("MUL"),
+    aten.maximum.default: _binary("MAX"), aten.pow.Tensor_Scalar: _square,
+    aten.ne.Scalar: _compare(equal=False), aten.eq.Scalar: _compare(equal=True),
+    aten.relu.default: _unary("RELU"), aten.relu_.default: _unary("RELU"),
+    aten.tanh.default: _unary("TANH"), aten.exp.default: _unary("EXP"),
+    aten.sigmoid.default: _unary("SIGMOID"), aten.silu.default: _unary("SILU"), aten.silu_.default: _unary("SILU"),
+    aten.gelu.default: _unary("GELU"), aten.neg.default: _unary("NEG"), aten.sqrt.default: _unary("SQRT"),
+    aten.reciprocal.default: _unary("RECIPROCAL"), aten.bitwise_not.default: _unary("NOT"), aten.logical_not.default: _unary("NOT"),
+    aten.leaky_relu.default: _unary("LEAKY", _slope), aten.leaky_relu_.default: _unary("LEAKY", _slope),
     aten.clamp.default: _clamp, aten.clamp_min.default: _clamp,
-    aten.cat.default: _join, aten.stack.default: _stack, aten.embedding.default: _embedding,
-    aten.select.int: _select, aten.slice.Tensor: _slice, aten.unbind.int: _unbind,
-    aten.split.Tensor: _split, aten.split_with_sizes.default: _split,
-    aten.linear.default: _linear, aten.addmm.default: _addmm, aten.mm.default: _binary(np.matmul), aten.bmm.default: _binary(np.matmul),
-    aten._softmax.default: _softmax, aten.sum.dim_IntList: _reduce(np.add.reduce), aten.mean.dim: _reduce(np.add.reduce, mean=True),
-    aten.amax.default: _reduce(np.maximum.reduce), aten.linalg_vector_norm.default: _norm,
-    aten.masked_fill.Scalar: _masked_fill, aten.constant_pad_nd.default: _pad,
+    aten.cat.default: join, aten.stack.default: join, aten.embedding.default: _embedding,
+    aten.select.int: select, aten.slice.Tensor: slice_, aten.unbind.int: unbind,
+    aten.split.Tensor: split, aten.split_with_sizes.default: split,
+    aten.linear.default: _linear, aten.addmm.default: _addmm, aten.mm.default: _product, aten.bmm.default: _product,
+    aten._softmax.default: _softmax, aten.sum.dim_IntList: _reduce("SUM"), aten.mean.dim: _reduce("MEAN"),
+    aten.amax.default: _reduce("AMAX"),
+    aten.linalg_vector_norm.default: _norm, aten.native_layer_norm.default: _layer_norm,
+    aten.masked_fill.Scalar: _masked_fill, aten.constant_pad_nd.default: pad,
 }  # fmt: skip

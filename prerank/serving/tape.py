@@ -1,8 +1,8 @@
-"""The user tower recorded once and played back in numpy: at batch 1 its products take 30 us and torch's dispatch 150.
+"""The user tower recorded once and played back in C: at batch 1 its products take 20 us and torch's dispatch 150.
 
 A model in eval mode, asked for one row, always runs the same operations on the same shapes. So they are recorded while
-torch runs it, parameters become constants (sharing their memory), and playing them back is a list of numpy calls. An
-operation that `operations.py` does not know, or a tape that does not say what the model says, means: no tape, torch goes on.
+torch runs it, parameters become constants, and playing them back is one call of C. An operation that `operations.py` does not
+know, a tape that does not say what the model says, or no C extension means: no tape, torch goes on.
 
     tape = record(encode, columns)           encode: columns of one row -> Representation; None when it cannot be recorded
     vector, bias = tape(columns)             the same, flat [sum Hu K], and bias [T] or None, from numpy columns
@@ -10,8 +10,9 @@ operation that `operations.py` does not know, or a tape that does not say what t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from operator import itemgetter
+import importlib
+import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,35 +22,40 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prerank.batch import Columns, Representation
-from prerank.serving.operations import OPERATIONS, same
+from prerank.serving.operations import OPERATIONS
+from prerank.serving.program import Program, Register, Untraceable
 
 Array = NDArray[Any]
-
-
-class Untraceable(Exception):
-    """An operation that the tape does not know."""
+NAME = "prerank.serving._player"
+player: Any = importlib.import_module(NAME) if importlib.util.find_spec(NAME) else None
 
 
 class Tape:
-    """Steps over numbered registers: the inputs first, then constants and what the steps give."""
+    """A recorded tower; see the module's first lines."""
 
-    def __init__(self, inputs: Sequence[str]) -> None:
+    def __init__(self, program: Program, inputs: dict[str, Register], vector: Register, bias: Register | None) -> None:
         self.inputs = tuple(inputs)
-        self.start: list[Any] = [None] * len(self.inputs)  # registers before the first step
-        self.steps: list[tuple[Callable[..., Any], Callable[[list[Any]], Any], int]] = []  # function, its arguments, register
-        self.vector, self.bias = 0, -1  # registers of the answer; -1: no bias
+        self._width, self._numbers = vector.size, vector.size + (bias.size if bias else 0)
+        spec = [[int(not r.integer), r.size, r.place] for r in inputs.values()]
+        parts = [[r.place, r.size] for r in (vector, bias) if r is not None]
+        slack = 16  # floats behind the last register, which a layer may read (times zero)
+        self._player = player.Player(np.array(program.code, np.int64), program.constants, np.array(spec, np.int64).reshape(-1, 3),
+                                     program.floats + slack, program.ints, np.array(parts, np.int64), program.products)  # fmt: skip
 
-    def __call__(self, columns: dict[str, Array]) -> tuple[Array, Array | None]:
-        """Columns of one row [1, ...] -> vector [sum Hu K], bias [T] or None. Safe to call from several threads."""
-        registers = self.start.copy()
-        for i, name in enumerate(self.inputs):
-            registers[i] = columns[name]
-        for function, arguments, result in self.steps:
-            registers[result] = function(*arguments(registers))
-        return registers[self.vector][0], None if self.bias < 0 else registers[self.bias][0]
+    def __call__(
+        self, columns: dict[str, Array], items: Array | None = None, rows: Array | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Columns of one row [1, ...] -> vector [sum Hu K], bias [T] or None. Safe to call from several threads.
+
+        items, rows   stored item rows and which of them will be scored next (int64): the first of them are fetched into the cache meanwhile
+        """
+        out = np.empty(self._numbers, np.float32)
+        given = tuple([columns[name] for name in self.inputs])
+        self._player.play(given, out, items, 0 if items is None else items.strides[0], rows)
+        return (out, None) if self._numbers == self._width else (out[: self._width], out[self._width :])
 
     def __repr__(self) -> str:
-        return f"<Tape of {len(self.steps)} steps>"
+        return f"<Tape of {self._numbers} numbers>"
 
 
 def record(encode: Callable[[Columns], Representation], samples: Columns, tolerance: float = 1e-5) -> Tape | None:
@@ -57,16 +63,18 @@ def record(encode: Callable[[Columns], Representation], samples: Columns, tolera
 
     samples     columns of a few rows [n, ...]; the first is recorded, all are compared, to tolerance x max(1, |value|)
     """
+    if player is None:
+        return None
     rows = [{name: column[i : i + 1] for name, column in samples.items()} for i in range(len(next(iter(samples.values()))))]
-    tape = Tape(list(samples))
-    recorder = _Recorder(tape, rows[0])
+    program = Program()
     try:
-        with torch.no_grad(), recorder:
+        inputs = {name: _input(program, column) for name, column in rows[0].items()}
+        with torch.no_grad(), _Recorder(program):
             said = encode(rows[0])
             flat = said.flat()
+        tape = Tape(program, inputs, program.of(flat), None if said.bias is None else program.of(said.bias))
     except Untraceable:
         return None
-    tape.vector, tape.bias = recorder.register(flat), -1 if said.bias is None else recorder.register(said.bias)
     with torch.no_grad():
         for row in rows:
             expected = encode(row)
@@ -81,47 +89,31 @@ def record(encode: Callable[[Columns], Representation], samples: Columns, tolera
 class _Recorder(TorchDispatchMode):
     """Writes every operation that depends on the inputs; what depends on parameters alone is a constant."""
 
-    def __init__(self, tape: Tape, columns: Columns) -> None:
+    def __init__(self, program: Program) -> None:
         super().__init__()
-        self.tape = tape
-        self.alive: list[Any] = list(columns.values())  # an id is unique only while its object lives
-        self.made: dict[int, int] = {id(columns[name]): i for i, name in enumerate(tape.inputs)}
-        self.constants: dict[int, int] = {}
+        self.program = program
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.alive += [args, result]
-        tensors = _tensors(args)
-        if any(id(t) in self.made for t in tensors):
+        program = self.program
+        if any(program.made(t) for t in _tensors(args)):
             if func not in OPERATIONS:
                 raise Untraceable(str(func))
-            play = OPERATIONS[func](args, kwargs or {}, result)
-            at = self.register(tensors[0]) if play is same else self._step(play, [self.register(t) for t in tensors])
+            registers = OPERATIONS[func](program, args, kwargs or {}, result)
             if isinstance(result, Tensor):
-                self.made[id(result)] = at
+                program.put(result, registers)
             else:
-                for i, part in enumerate(result):
-                    self.made[id(part)] = self._step(itemgetter(i), [at])
+                for part, register in zip(result, registers, strict=True):
+                    program.put(part, register)
         return result
 
-    def register(self, tensor: Tensor) -> int:
-        """Number of a tensor; one that no step made is a constant."""
-        if id(tensor) in self.made:
-            return self.made[id(tensor)]
-        if id(tensor) not in self.constants:
-            self.alive.append(tensor)
-            self.constants[id(tensor)] = self._new(tensor.detach().numpy())
-        return self.constants[id(tensor)]
 
-    def _step(self, play: Callable[..., Any], arguments: list[int]) -> int:
-        at = self._new(None)
-        pick = itemgetter(*arguments) if len(arguments) > 1 else itemgetter(slice(arguments[0], arguments[0] + 1))  # always a sequence
-        self.tape.steps.append((play, pick, at))
-        return at
-
-    def _new(self, value: Any) -> int:
-        self.tape.start.append(value)
-        return len(self.tape.start) - 1
+def _input(program: Program, column: Tensor) -> Register:
+    if column.dtype not in (torch.int32, torch.float32):
+        raise Untraceable(f"a column of {column.dtype}")
+    register = program.new(tuple(column.shape), integer=column.dtype == torch.int32)
+    program.put(column, register)
+    return register
 
 
 def _tensors(args: Any) -> list[Tensor]:

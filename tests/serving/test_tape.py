@@ -8,6 +8,7 @@ from torch import nn
 
 from prerank.batch import Representation
 from prerank.serving.folding import folded
+from prerank.serving.program import Program
 from prerank.serving.tape import Tape, record
 from tests.conftest import MODELS, small_batch, small_model
 
@@ -94,7 +95,43 @@ def test_a_model_that_looks_at_its_values_means_no_tape():
     assert record(encode(lambda x, i: x if bool(samples["x"][0, 0] == x[0, 0]) else 2 * x), samples) is None
 
 
-def test_parameters_are_shared_not_copied():
-    layer = nn.Linear(6, 3)
+def test_tables_are_shared_not_copied():
+    program = Program()
+    assert program.of(TABLE).place == -1
+    assert np.shares_memory(program.constants[0], TABLE.numpy())
+
+
+def test_a_layer_wider_than_a_line_and_several_rows():
+    """Sizes that are no multiple of what the loops take at once."""
+    layers = [nn.Linear(n, m) for n, m in ((6, 21), (21, 17), (17, 3))]
+    samples = {"x": torch.randn(5, 2, 6), "i": torch.zeros(5, dtype=torch.int32)}
+
+    def three(x, i):
+        for layer in layers:
+            x = torch.relu(layer(x))
+        return x.flatten(1)
+
+    assert record(encode(three), samples, tolerance=1e-6) is not None
+
+
+def test_a_row_that_no_table_has_is_an_error_and_no_foreign_memory():
+    samples = {"x": torch.randn(2, 6), "i": torch.zeros(2, dtype=torch.int32)}
+    tape = record(encode(lambda x, i: F.embedding(i, TABLE)), samples)
+    for row in (9, -1):
+        with pytest.raises(IndexError, match=f"no row {row}"):
+            tape({"x": np.zeros((1, 6), np.float32), "i": np.array([row], np.int32)})
+
+
+def test_columns_of_another_length_are_refused():
+    tape = record(encode(lambda x, i: 2 * x), {"x": torch.randn(2, 6), "i": torch.zeros(2, dtype=torch.int32)})
+    with pytest.raises(ValueError, match="column 0 must hold 6 numbers of 4 bytes, got 20 bytes"):
+        tape({"x": np.zeros((1, 5), np.float32), "i": np.array([0], np.int32)})
+
+
+def test_fetching_item_rows_ahead_changes_nothing():
+    layer = nn.Linear(6, 9)
     tape = record(encode(lambda x, i: layer(x)), {"x": torch.randn(2, 6), "i": torch.zeros(2, dtype=torch.int32)})
-    assert any(np.shares_memory(constant, layer.weight.detach().numpy()) for constant in tape.start if isinstance(constant, np.ndarray))
+    columns = {"x": np.ones((1, 6), np.float32), "i": np.array([0], np.int32)}
+    items = np.zeros((4, 32), np.float32)
+    for rows in ([0, 3, -1, 2] * 9, [], [99], [-5]):
+        np.testing.assert_array_equal(tape(columns, items, np.array(rows, np.int64))[0], tape(columns)[0])
