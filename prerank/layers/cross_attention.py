@@ -75,7 +75,7 @@ class CrossAttention(nn.Module):
         # Each softmax runs over a dimension that is not the last: over four numbers side by side it takes ten times as long.
         scores = (query_u @ key_i.flatten(1, 2).mT).view(b, -1, c, q)  # [B, P, C, Q]
         weights = torch.softmax(scores.permute(0, 3, 1, 2), dim=1)  # [B, Q, P, C]
-        read = weights.permute(0, 3, 2, 1) @ value_i  # [B, C, P, d]
+        read = weights.permute(0, 3, 2, 1).contiguous() @ value_i  # [B, C, P, d]; other strides make it C products
         of_user = self.of_user.answer(heads_u.unsqueeze(1), gate_u.unsqueeze(1), read)
         weights = torch.softmax(key_u @ query_i.flatten(1, 2).mT, dim=1)  # [B, P, C*Q]
         read = (weights.mT @ value_u).view(b, c, q, d)
