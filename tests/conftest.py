@@ -28,8 +28,20 @@ MODELS: dict[str, dict[str, Any]] = {
     "inttower-id-head": {"name": "inttower", "hidden": [16, 12], "heads": 2, "head_width": 6, "id_head": 5, "gate": None},
     "ranktower": {"name": "ranktower", "hidden": [16, 12], "heads": 3, "item_heads": 2, "head_width": 6},
     "ranktower-id-head": {"name": "ranktower", "hidden": [16, 12], "heads": 2, "head_width": 6, "id_head": 5, "reduction": 4},
+    "dat": {"name": "dat", "hidden": [16, 12], "width": 8},
+    "dat-dot-id-head": {"name": "dat", "hidden": [16, 12], "width": 8, "similarity": "dot", "temperature": "none", "id_head": 6,
+                        "gate": "light_se"},
+    "hit": {"name": "hit", "hidden": [16, 12], "generator": [10], "width": 6},
+    "hit-dot-id-head": {"name": "hit", "hidden": [16, 12], "generator": [], "heads": 1, "width": 6, "similarity": "dot", "id_head": 5,
+                        "gate": "senet"},
     "dssm-cosine-id-head": {"name": "dssm", "hidden": [16, 12], "width": 8, "id_head": 6},
 }  # fmt: skip
+
+# Terms of the objective that belong to a model: without them parts of it are never trained.
+TERMS_OF: dict[str, list[dict[str, Any]]] = {
+    "dat": [{"loss": "mimic"}, {"loss": "category_alignment", "feature": "genres"}],
+    "hit": [{"loss": "generator"}],
+}
 
 SIZES = {"user_id": 30, "age": 9, "history": 40, "item_id": 40, "genres": 12, "price": 8}
 

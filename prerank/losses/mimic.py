@@ -65,6 +65,22 @@ class MimicTerm(GuessTerm):
         return (guess - target).square().sum(dim=1)
 
 
+class GeneratorTerm(GuessTerm):
+    """HIT's generation loss (CIKM 2025):  1 - cos(g_u, sg(v))  +  1 - cos(g_v, sg(u))  where y = 1.
+
+    Averaged over the batch's positives; several heads are compared flattened. In the released code the rows without a click are
+    in the average too (its loss is handed the labels and does not look at them); here they are not, as DAT's. Without positives
+    it is 0.
+    """
+
+    def __init__(self, *, weight: float = 1.0, objective: int = 0, stages: tuple[int, ...] | None = None,
+                 user: float = 1.0, item: float = 1.0) -> None:  # fmt: skip
+        super().__init__("generator", weight=weight, objective=objective, stages=stages, user=user, item=item)
+
+    def distance(self, guess: Tensor, target: Tensor) -> Tensor:
+        return 1 - F.cosine_similarity(guess, target, dim=1)
+
+
 def positives(term: Term, batch: Batch) -> tuple[Tensor, Tensor]:
     """Rows of `batch.user` and of `batch.item` of every positive that the term sees.  # [P], [P]"""
     positive = (batch.labels[..., term.objective] > 0) & term.seen(batch)  # [B, C]

@@ -6,11 +6,12 @@ from prerank.towers.cross_maxsim import CrossMaxSim
 from prerank.towers.dat import dat
 from prerank.towers.dssm import dssm
 from prerank.towers.heads import MaxSim, maxsim
+from prerank.towers.hit import hit
 from prerank.towers.inttower import inttower
 from prerank.towers.mf import mf
 from prerank.towers.ranktower import ranktower
 from prerank.towers.two_tower import TwoTower
 
-TOWERS: dict[str, Callable[..., TwoTower]] = {"mf": mf, "dssm": dssm, "inttower": inttower, "ranktower": ranktower, "dat": dat}
+TOWERS: dict[str, Callable[..., TwoTower]] = {"mf": mf, "dssm": dssm, "inttower": inttower, "ranktower": ranktower, "dat": dat, "hit": hit}
 
-__all__ = ["TOWERS", "CrossMaxSim", "MaxSim", "TwoTower", "dat", "dssm", "inttower", "maxsim", "mf", "ranktower"]
+__all__ = ["TOWERS", "CrossMaxSim", "MaxSim", "TwoTower", "dat", "dssm", "hit", "inttower", "maxsim", "mf", "ranktower"]

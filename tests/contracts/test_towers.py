@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prerank.batch import Batch
+from prerank import build
+from prerank.config import TermConfig
 from prerank.losses import LossTerm, Objective, logloss
 from prerank.towers import TwoTower, maxsim
-from tests.conftest import MODELS, small_batch, small_model
+from tests.conftest import MODELS, TERMS_OF, small_batch, small_model, small_schema
 
 LISTS = {"rows": {"lists": 24, "candidates": 1}, "lists": {"lists": 6, "candidates": 7}}
 
@@ -130,9 +132,10 @@ def test_save_load_same_scores(model: TwoTower, tmp_path: Path, request: pytest.
     assert torch.equal(logits(other, batch), logits(model, batch))
 
 
-def test_every_parameter_learns(model: TwoTower) -> None:
+def test_every_parameter_learns(model: TwoTower, request: pytest.FixtureRequest) -> None:
     """A non-zero gradient within 20 batches; a bias before BatchNorm is exempt (BatchNorm subtracts it again)."""
-    objective = Objective([LossTerm("logloss", logloss)])
+    own = TERMS_OF.get(MODELS[request.node.callspec.params["model"]]["name"], [])
+    objective = build.objective([TermConfig.model_validate(term) for term in ({"loss": "logloss"}, *own)], small_schema())
     total: dict[str, float] = dict.fromkeys(dict(model.named_parameters()), 0.0)
     for seed in range(20):
         model.train()
@@ -183,7 +186,7 @@ def test_at_learning_rate_zero_a_label_never_reaches_its_own_logit(name: str) ->
     assert torch.equal(seen[0], seen[1])
 
 
-@pytest.mark.parametrize(("module", "year"), [("mf", "2009"), ("dssm", "2013"), ("inttower", "2022"), ("ranktower", "2024")])
+@pytest.mark.parametrize(("module", "year"), [("mf", "2009"), ("dssm", "2013"), ("inttower", "2022"), ("ranktower", "2024"), ("dat", "2021"), ("hit", "2025")])
 def test_docstrings_cite_their_source(module: str, year: str) -> None:
     doc = importlib.import_module(f"prerank.towers.{module}").__doc__ or ""
     assert year in doc

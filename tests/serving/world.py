@@ -94,6 +94,8 @@ def world(*, objectives: tuple[str, ...] = ("click",), text: bool = False, items
 OPTIONS: dict[str, dict[str, Any]] = {
     "inttower": {"name": "inttower", "hidden": [24, 16], "heads": 2, "head_width": 8, "id_head": 5},
     "dssm": {"name": "dssm", "hidden": [24, 16]},
+    "dat": {"name": "dat", "hidden": [24, 16], "width": 8},
+    "hit": {"name": "hit", "hidden": [24, 16], "generator": [12], "width": 8, "id_head": 4},
     "mf": {"name": "mf", "width": 12},
 }
 
