@@ -19,12 +19,12 @@ from prerank.schema import Schema
 
 
 class MLPNetwork(nn.Module):
-    """MLP over the flattened fields, and the linear layer that reads it."""
+    """MLP over the flattened fields, and the linear layer that reads its `width` numbers (bias=False beside a wide part: that has one)."""
 
-    def __init__(self, mlp: MLP, width: int, objectives: int) -> None:
+    def __init__(self, mlp: MLP, width: int, objectives: int, bias: bool = True) -> None:
         super().__init__()
         self.deep = mlp
-        self.output = Linear(width, objectives)
+        self.output = Linear(width, objectives, bias=bias)
 
     def forward(self, fields: Tensor) -> tuple[Tensor, Tensor]:
         """[P, F, D] -> logits [P, T], hidden [P, hidden[-1]]."""
