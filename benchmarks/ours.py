@@ -37,7 +37,7 @@ class Ours:
         torch.manual_seed(settings.seed)
         self.dataset, self.settings = dataset, settings
         self.model = build.model(config.model, dataset.schema, dataset.sizes).train()
-        self.objective = build.objective(config.objective, dataset.schema)
+        self.objective = build.objective(config.objective, dataset.schema, dataset.counts)
         counts = {name: torch.from_numpy(np.array(c)) for name, c in dataset.counts.items()}
         self.optimizer = Optimizer(self.model, settings.optimizer, counts)
         rows, shuffle = dataset.rows("train"), settings.shuffle

@@ -7,17 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_type_hints
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from prerank.batch import Stage
 from prerank.config import ConfigError, Model, TermConfig, nearest
-from prerank.losses import LOSSES, TERMS, LossTerm, Objective, Term
+from prerank.losses import LISTWISE, LOSSES, TERMS, LossTerm, Objective, Term
 from prerank.rankers import RANKERS, Ranker
 from prerank.schema import FIRST, Schema
 from prerank.towers import TOWERS, TwoTower
 
 MODELS: dict[str, Callable[..., TwoTower | Ranker]] = {**TOWERS, **RANKERS}
+GIVEN = ("weight", "objective", "stages", "item_id", "item_counts")  # a term's parameters that are no options of the user's
 
 
 def model(config: Model, schema: Schema, sizes: Mapping[str, int]) -> TwoTower | Ranker:
@@ -39,32 +42,61 @@ def served(meta: Mapping[str, Any]) -> TwoTower | Ranker:
     return model(Model.model_validate(meta["model"]), Schema.model_validate(meta["schema"]), meta["sizes"])
 
 
-def check_model(config: Model, schema: Schema) -> None:
-    """Raise ConfigError if `model` would: the model is built with the smallest tables, before any data is read."""
-    model(config, schema, {schema.vocabulary_of(f): FIRST + 1 for f in schema.features})
+def check_model(config: Model, schema: Schema, terms: Sequence[TermConfig] = ()) -> None:
+    """Raise ConfigError if `model` would: the model is built with the smallest tables, before any data is read.
+
+    terms   of the objective that it is to be trained with; one that compares guesses needs a model that makes them
+    """
+    built = model(config, schema, {schema.vocabulary_of(f): FIRST + 1 for f in schema.features})
+    for term in terms:
+        if getattr(TERMS.get(term.loss), "needs_guess", False) and not getattr(built, "guesses", False):
+            raise ConfigError(f"objective '{term.loss}': needs a model whose towers guess the other side's vectors, as dat's do; "
+                              f"'{config.name}' does not")  # fmt: skip
 
 
-def objective(terms: Sequence[TermConfig], schema: Schema) -> Objective:
-    """The objective that a config describes. Raises ConfigError."""
+def objective(terms: Sequence[TermConfig], schema: Schema, counts: Mapping[str, NDArray[Any]] | None = None) -> Objective:
+    """The objective that a config describes. Raises ConfigError.
+
+    counts   {vocabulary: train counts of its rows}; without them a term that corrects for popularity is built, but cannot be called
+    """
     if not terms:
         raise ConfigError("objective: needs at least one term; got none")
-    built: list[Term] = []
-    for term in terms:
-        where = f"objective '{term.loss}'"
-        index = _label_index(term, schema, where)
-        options = dict(term.options)
-        stages = _stages(options.pop("stages", None), where)
-        name = term.loss if len(schema.objectives) == 1 or term.label is None else f"{term.loss}:{term.label}"
-        if term.loss in TERMS:
-            _check_options(TERMS[term.loss], options, where, skip=0, reserved=("weight", "objective", "stages"))
-            built.append(_call(where, TERMS[term.loss], weight=term.weight, objective=index, stages=stages, **options))
-            continue
-        loss = _named({**LOSSES, **TERMS}, term.loss, "loss")
-        _check_options(loss, options, where, skip=2, reserved=("where", "weight"))
-        bound = partial(loss, **options)
-        _call(where, bound, logits=torch.zeros(1, 1), labels=torch.zeros(1, 1))  # a wrong option is told now, not at the first step
-        built.append(LossTerm(name, bound, weight=term.weight, objective=index, stages=stages))
-    return Objective(built)
+    return Objective([_term(term, schema, counts) for term in terms])
+
+
+def _term(term: TermConfig, schema: Schema, counts: Mapping[str, NDArray[Any]] | None) -> Term:
+    """One term: a loss function of logits and labels, or a term with a way of its own."""
+    where = f"objective '{term.loss}'"
+    index = _label_index(term.label, schema, where)
+    options = dict(term.options)
+    stages = _stages(options.pop("stages", None), where)
+    if term.loss in TERMS:
+        make = TERMS[term.loss]
+        for name in getattr(make, "labels", ()):
+            options[name] = _other_label(options.get(name), name, schema, where)
+        _check_options(make, options, where, skip=0, reserved=GIVEN)
+        if "item_id" in inspect.signature(make).parameters:
+            options["item_id"] = schema.item_id
+            vocabulary = schema.vocabulary_of(schema[schema.item_id])
+            options["item_counts"] = None if counts is None else torch.from_numpy(np.array(counts[vocabulary]))
+        made: Term = _call(where, make, weight=term.weight, objective=index, stages=stages, **options)
+        _check_reads(made, schema, where)
+        return made
+    loss = _named({**LOSSES, **TERMS}, term.loss, "loss")
+    lists = str(options.pop("lists", "own")) if term.loss in LISTWISE else None
+    _check_options(loss, options, where, skip=2, reserved=("where", "weight"), also=() if lists is None else ("lists",))
+    bound = partial(loss, **options)
+    _call(where, bound, logits=torch.zeros(1, 1), labels=torch.zeros(1, 1))  # a wrong option is told now, not at the first step
+    name = term.loss if len(schema.objectives) == 1 or term.label is None else f"{term.loss}:{term.label}"
+    return _call(where, LossTerm, name=name, loss=bound, weight=term.weight, objective=index, stages=stages, lists=lists)
+
+
+def _check_reads(term: Term, schema: Schema, where: str) -> None:
+    """A term may look at item features that have a vocabulary."""
+    valid = [f.name for f in schema.on("item") if f.embedded]
+    for name in term.reads:
+        if name not in valid:
+            raise ConfigError(f"{where}: feature: '{name}' is no item feature with a vocabulary{nearest(name, valid)}")
 
 
 def _call(where: str, make: Callable[..., Any], **options: Any) -> Any:
@@ -80,9 +112,13 @@ def _named(catalogue: Mapping[str, Any], name: str, noun: str) -> Any:
     return catalogue[name]
 
 
-def _check_options(make: Callable[..., Any], options: Mapping[str, Any], where: str, *, skip: int, reserved: Sequence[str] = ()) -> None:
-    """An option that the callable's own signature does not have, or of another type than it says there, is an error."""
-    valid = [p for p in list(inspect.signature(make).parameters)[skip:] if p not in reserved]
+def _check_options(make: Callable[..., Any], options: Mapping[str, Any], where: str, *, skip: int, reserved: Sequence[str] = (),
+                   also: Sequence[str] = ()) -> None:  # fmt: skip
+    """An option that the callable's own signature does not have, or of another type than it says there, is an error.
+
+    reserved, also   parameters that are not the user's; options that somebody else takes
+    """
+    valid = [*(p for p in list(inspect.signature(make).parameters)[skip:] if p not in reserved), *also]
     types = get_type_hints(make.__init__ if inspect.isclass(make) else make)
     for option, value in options.items():
         if option not in valid:
@@ -94,12 +130,19 @@ def _check_options(make: Callable[..., Any], options: Mapping[str, Any], where: 
             raise ConfigError(f"{where}: option '{option}': {rule}; got {value!r}") from None
 
 
-def _label_index(term: TermConfig, schema: Schema, where: str) -> int:
-    if term.label is None:
+def _label_index(label: Any, schema: Schema, where: str) -> int:
+    if label is None:
         return 0
-    if term.label not in schema.objectives:
-        raise ConfigError(f"{where}: unknown label '{term.label}'{nearest(term.label, schema.objectives)}")
-    return schema.objectives.index(term.label)
+    if label not in schema.objectives:
+        raise ConfigError(f"{where}: unknown label '{label}'{nearest(str(label), schema.objectives)}")
+    return schema.objectives.index(label)
+
+
+def _other_label(label: Any, option: str, schema: Schema, where: str) -> int:
+    """The index of a second label, which a term needs beside its own."""
+    if label is None:
+        raise ConfigError(f"{where}: {option}: must name a second label; the data has: {', '.join(schema.objectives)}")
+    return _label_index(label, schema, where)
 
 
 def _stages(names: Sequence[str] | None, where: str) -> tuple[int, ...] | None:

@@ -88,12 +88,13 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, prog
     folder = Path(config.output)
     resolved = config.model_copy(update={"data": resolve(config.data)})
     schema = resolved.data.schema_()
-    objective = build.objective(config.objective, schema)  # before the data: a typo should not cost a preparation
-    build.check_model(config.model, schema)
+    build.objective(config.objective, schema)  # before the data: a typo should not cost a preparation
+    build.check_model(config.model, schema, config.objective)
     with locked(folder):
         _claim(folder, config, resume, overwrite)
         dataset = prepare(resolved.data, progress=preparing)
         _check_labels(config, dataset)
+        objective = build.objective(config.objective, dataset.schema, dataset.counts)
         torch.manual_seed(config.training.seed)
         model = build.model(config.model, dataset.schema, dataset.sizes)
         write_text(folder / "config.yaml", dump(config))
@@ -167,8 +168,8 @@ def _check_labels(config: Config, dataset: Dataset) -> None:
     for term in config.objective:
         label = term.label or names[0]
         low, high = _range(dataset, "train", names.index(label))
-        if term.loss == "logloss" and not 0 <= low <= high <= 1:  # sums and levels are graded, and belong to list-wise losses
-            raise ConfigError(f"objective 'logloss': label '{label}' must lie in [0, 1]; its values go from {low:g} to {high:g}; "
+        if term.loss in ("logloss", "jrc") and not 0 <= low <= high <= 1:  # sums and levels are graded, and belong to list-wise losses
+            raise ConfigError(f"objective '{term.loss}': label '{label}' must lie in [0, 1]; its values go from {low:g} to {high:g}; "
                               "make it binary with a rule, or weight its columns down")  # fmt: skip
     low, high = _range(dataset, "validation", 0)
     n = len(dataset.rows("validation"))

@@ -1,10 +1,37 @@
 """Losses are functions (logits, labels, *, where=None) -> scalar; an Objective is a sum of terms over a batch."""
 
+from collections.abc import Callable
+
+from torch import Tensor
+
+from prerank.losses.alignment import CategoryAlignmentTerm
+from prerank.losses.complexity import ComplexityTerm
 from prerank.losses.contrastive import ContrastiveTerm, info_nce
+from prerank.losses.jrc import JRCTerm, jrc
+from prerank.losses.listwise import approx_ndcg, listnet, softmax
+from prerank.losses.mimic import GeneratorTerm, MimicTerm
 from prerank.losses.objective import LossTerm, Objective, Term
-from prerank.losses.pointwise import logloss
+from prerank.losses.pairwise import bpr, ranknet
+from prerank.losses.pointwise import logloss, weighted_logloss
+from prerank.losses.rankmax import rankmax
+from prerank.losses.sampled import SampledSoftmaxTerm
+from prerank.losses.sorting import neuralsort, softsort
 
-LOSSES = {"logloss": logloss, "info_nce": info_nce}  # functions of logits and labels
-TERMS = {"cir": ContrastiveTerm}  # terms that also look at the representations
+# Functions of logits and labels: those that judge each candidate alone, and those that compare the candidates of a list.
+POINTWISE: dict[str, Callable[..., Tensor]] = {"logloss": logloss, "weighted_logloss": weighted_logloss}
+LISTWISE: dict[str, Callable[..., Tensor]] = {
+    "info_nce": info_nce, "bpr": bpr, "ranknet": ranknet, "softmax": softmax, "listnet": listnet, "approx_ndcg": approx_ndcg,
+    "neuralsort": neuralsort, "softsort": softsort, "rankmax": rankmax,
+}  # fmt: skip
+LOSSES: dict[str, Callable[..., Tensor]] = {**POINTWISE, **LISTWISE}
+# Terms that also look at the representations, or at several logits.
+TERMS: dict[str, Callable[..., Term]] = {
+    "cir": ContrastiveTerm, "in_batch_softmax": SampledSoftmaxTerm, "jrc": JRCTerm, "mimic": MimicTerm,
+    "category_alignment": CategoryAlignmentTerm, "generator": GeneratorTerm, "complexity": ComplexityTerm,
+}  # fmt: skip
 
-__all__ = ["LOSSES", "TERMS", "ContrastiveTerm", "LossTerm", "Objective", "Term", "info_nce", "logloss"]
+__all__ = [
+    "LISTWISE", "LOSSES", "POINTWISE", "TERMS", "CategoryAlignmentTerm", "ComplexityTerm", "ContrastiveTerm", "GeneratorTerm",
+    "JRCTerm", "LossTerm", "MimicTerm", "Objective", "SampledSoftmaxTerm", "Term", "approx_ndcg", "bpr", "info_nce", "jrc",
+    "listnet", "logloss", "neuralsort", "rankmax", "ranknet", "softmax", "softsort", "weighted_logloss"
+]  # fmt: skip

@@ -14,8 +14,13 @@ from prerank.batch import Batch, Output
 class Term(ABC):
     """One named part of the objective: which objective (label) it judges, at which stages, with which weight.
 
-    stages   stages of the cascade whose candidates it sees; None: all of them
+    stages        stages of the cascade whose candidates it sees; None: all of them
+    reads         item features whose columns it looks at
+    needs_guess   it compares the towers' guesses of each other, which a model must make (`Representation.guess`)
     """
+
+    reads: tuple[str, ...] = ()
+    needs_guess: bool = False
 
     def __init__(self, name: str, *, weight: float = 1.0, objective: int = 0, stages: tuple[int, ...] | None = None) -> None:
         self.name = name
@@ -38,18 +43,50 @@ class Term(ABC):
 
 
 class LossTerm(Term):
-    """A loss function of logits and labels as a term; lists on the last axis [B, C]."""
+    """A loss function of logits and labels as a term; lists on the last axis [B, C].
+
+    lists   of a loss that compares candidates: 'own', each request's list; 'batch', all rows of a batch as one list, which gives
+            click rows (C = 1) something to be compared with. None: the loss judges each candidate alone
+    """
 
     def __init__(self, name: str, loss: Callable[..., Tensor], *, weight: float = 1.0, objective: int = 0,
-                 stages: tuple[int, ...] | None = None) -> None:  # fmt: skip
+                 stages: tuple[int, ...] | None = None, lists: str | None = None) -> None:  # fmt: skip
         super().__init__(name, weight=weight, objective=objective, stages=stages)
         self.loss = loss
+        self.lists = None if lists is None else Lists(name, lists)
 
     def __call__(self, batch: Batch, output: Output) -> Tensor:
         logits, labels = output.logits[..., self.objective], batch.labels[..., self.objective]
         # Click rows (C = 1) are never padded: no mask, no second pass over memory.
         where = None if self.stages is None and logits.shape[1] == 1 else self.seen(batch)
+        if self.lists is not None:
+            logits, labels, where = self.lists(logits, labels, where)
         return self.loss(logits, labels, where=where)
+
+
+class Lists:
+    """Which candidates a loss compares with one another: 'own' lists, or the whole 'batch' as one.
+
+    Own lists of a single candidate say nothing, whatever the model does, so the first batch is checked; a later one may by chance
+    hold only short lists. Raises ValueError.
+    """
+
+    def __init__(self, name: str, lists: str) -> None:
+        if lists not in ("own", "batch"):
+            raise ValueError(f"lists: must be own or batch; got '{lists}'")
+        self.name = name
+        self.pooled = lists == "batch"
+        self.checked = False
+
+    def __call__(self, logits: Tensor, labels: Tensor, where: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """[B, C] each -> the same, or [1, B*C]."""
+        if self.pooled:
+            return logits.reshape(1, -1), labels.reshape(1, -1), None if where is None else where.reshape(1, -1)
+        if not self.checked and logits.shape[1] == 1:
+            raise ValueError(f"objective '{self.name}': compares the candidates of a list, and every list here holds one (click rows); "
+                             "set lists: batch to compare all rows of a batch, or take a loss such as logloss")  # fmt: skip
+        self.checked = True
+        return logits, labels, where
 
 
 class Objective:
