@@ -11,7 +11,8 @@ are False in `where`), and changing an item cannot move a user.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -126,6 +127,7 @@ class Output:
     item     prepared item representation, distinct rows [N, ...]; None for rankers
     groups   the head groups that the representations are made of; () for rankers
     hidden   [B, C, K] penultimate vector of a ranker, or None
+    extras   by name, what a term of the objective reads of some models alone ('complexity': FSCD)
     """
 
     logits: Tensor
@@ -133,6 +135,7 @@ class Output:
     item: Representation | None = None
     groups: tuple[Group, ...] = ()
     hidden: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -175,4 +178,12 @@ class PreRanker(Protocol):
 
     def encode(self, side: Literal["user", "item"], columns: Columns) -> Representation:
         """Columns of one side -> its prepared representation (as it is stored or scored)."""
+        ...
+
+
+class PairRanker(Protocol):
+    """A model that must see user and item together: what serving calls to score given candidates."""
+
+    def pairs(self, users: Columns, items: Columns, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Columns of distinct users and items, and the rows of each pair [P], [P] -> logits [P, T], hidden [P, K] or None."""
         ...
