@@ -46,6 +46,7 @@ from prerank.index.rows import DTYPES, pack, padded
 from prerank.schema import FIRST, Schema
 from prerank.serving import Platt, Request, Scorer
 from prerank.serving.generation import Generation, Meta
+from prerank.serving.users import User, Users
 
 HIDDEN = [300, 300, 128]
 MODELS: dict[str, dict[str, Any]] = {
@@ -173,7 +174,10 @@ def paths(scorer: Scorer, model: nn.Module, rows: torch.Tensor | None, k: int, r
     generation = scorer.generation
     ids, items = generation.item_ids, generation.items
     columns = [{u: np.array(c[i : i + 1]) for u, c in generation.users.items()} for i in range(SETS)]
-    users = [scorer.users([c]) for c in columns]
+    side = Users(cast(Generation, generation))
+    side.learn(model)
+    asked = [User(c, unknown=False, missing=[]) for c in columns]
+    users = [side.vectors([u]) for u in asked]
     sets = [np.asarray(ids.ids)[rng.integers(0, len(items), k)] for _ in range(SETS)]
     found = [ids.rows(s) for s in sets]
     packed = [Request(user=i, candidates=s.tobytes(), k=BEST) for i, s in enumerate(sets)]
@@ -183,7 +187,7 @@ def paths(scorer: Scorer, model: nn.Module, rows: torch.Tensor | None, k: int, r
         "ours": lambda i: scorer.score([packed[i % SETS]]),
         "ours, ids as a list": lambda i: scorer.score([listed[i % SETS]]),
         "id lookup": lambda i: ids.rows(sets[i % SETS]),
-        "user tower": lambda i: scorer.users([columns[i % SETS]]),
+        "user tower": lambda i: side.vectors([asked[i % SETS]]),
         "gather + MaxSim": lambda i: items.score(users[i % SETS][0][0], users[i % SETS][1][0], found[i % SETS]),
         "top 100": lambda i: top_k(scores[i % SETS], BEST),
     }

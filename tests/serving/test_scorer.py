@@ -201,7 +201,7 @@ def test_a_builder_of_another_model_is_refused(served):
 
 
 def test_the_remembered_encodings_are_bounded(scorer, monkeypatch, data):
-    monkeypatch.setattr("prerank.serving.scorer.REMEMBERED", 10)
+    monkeypatch.setattr("prerank.serving.users.REMEMBERED", 10)
     for i in range(50):
         scorer.score([Request(features={"income": float(i)}, candidates=data.item_ids.to_list()[:1])])
-    assert len(scorer._encoded["income"]) <= 10
+    assert len(scorer._users._encoded["income"]) <= 10
