@@ -73,7 +73,8 @@ def _term(term: TermConfig, schema: Schema, counts: Mapping[str, NDArray[Any]] |
     if term.loss in TERMS:
         make = TERMS[term.loss]
         for name in getattr(make, "labels", ()):
-            options[name] = _other_label(options.get(name), name, schema, where)
+            if name in options:
+                options[name] = _label_index(options[name], schema, where)
         _check_options(make, options, where, skip=0, reserved=GIVEN)
         if "item_id" in inspect.signature(make).parameters:
             options["item_id"] = schema.item_id
@@ -136,13 +137,6 @@ def _label_index(label: Any, schema: Schema, where: str) -> int:
     if label not in schema.objectives:
         raise ConfigError(f"{where}: unknown label '{label}'{nearest(str(label), schema.objectives)}")
     return schema.objectives.index(label)
-
-
-def _other_label(label: Any, option: str, schema: Schema, where: str) -> int:
-    """The index of a second label, which a term needs beside its own."""
-    if label is None:
-        raise ConfigError(f"{where}: {option}: must name a second label; the data has: {', '.join(schema.objectives)}")
-    return _label_index(label, schema, where)
 
 
 def _stages(names: Sequence[str] | None, where: str) -> tuple[int, ...] | None:

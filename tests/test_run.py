@@ -85,3 +85,31 @@ def test_a_device_that_is_not_there(device: str, message: str) -> None:
         return
     with pytest.raises(ConfigError, match=message):
         device_of(parse({"training": {"device": device}}).training)
+
+
+def test_a_loss_that_compares_candidates_wants_lists_or_the_batch_as_one(folder: Path, tmp_path: Path) -> None:
+    own = parse(settings(folder, objective=[{"loss": "bpr"}], output=str(tmp_path / "own")))
+    with pytest.raises(ValueError, match="objective 'bpr': compares the candidates of a list, and every list here holds one"):
+        train(own)
+    for loss in ("bpr", "softmax"):
+        _, result = train(parse(settings(folder, objective=[{"loss": loss, "lists": "batch"}], output=str(tmp_path / loss))))
+        assert result.best is not None
+        assert result.best > 0.6
+
+
+def test_in_batch_softmax_is_corrected_by_the_train_counts(folder: Path, tmp_path: Path) -> None:
+    objective = [{"loss": "logloss"}, {"loss": "in_batch_softmax", "weight": 0.1}]
+    _, result = train(parse(settings(folder, objective=objective, output=str(tmp_path / "run"))))
+    assert result.history[-1]["in_batch_softmax"] > 0
+    assert result.best is not None
+    assert result.best > 0.6
+
+
+def test_jrc_keeps_its_first_logit_a_probabilitys(folder: Path, tmp_path: Path) -> None:
+    labels = {"click": {"column": "click"}, "energy": {"column": "click"}}
+    objective = [{"loss": "jrc", "energy": "energy", "lists": "batch", "alpha": 0.9}]
+    run, result = train(parse(settings(folder, **{"data.labels": labels}, objective=objective, output=str(tmp_path / "run"))))
+    z, y = run.logits("validation")
+    assert 1 / (1 + np.exp(-z[:, 0].mean())) == pytest.approx(y[:, 0].mean(), abs=0.1)
+    assert result.best is not None
+    assert result.best > 0.6

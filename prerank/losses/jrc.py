@@ -47,11 +47,13 @@ class JRCTerm(Term):
 
     labels = ("energy",)  # options that name a label; build.py gives their index
 
-    def __init__(self, *, energy: int = 1, weight: float = 1.0, objective: int = 0, stages: tuple[int, ...] | None = None,
+    def __init__(self, *, energy: int | None = None, weight: float = 1.0, objective: int = 0, stages: tuple[int, ...] | None = None,
                  alpha: float = 0.5, lists: str = "own") -> None:  # fmt: skip
         super().__init__("jrc", weight=weight, objective=objective, stages=stages)
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha: must be in [0, 1]; got {alpha}")
+        if energy is None:
+            raise ValueError("energy: must name a second label; got none")
         if energy == objective:
             raise ValueError("energy: must be another label than the one that is learned")
         self.energy, self.alpha, self.lists = energy, alpha, Lists("jrc", lists)

@@ -57,7 +57,7 @@ def test_gradients_against_finite_differences(lists) -> None:  # type: ignore[no
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "objective 'jrc': energy: must name a second label; the data has: click, other"),
+        ({}, "objective 'jrc': energy: must name a second label; got none"),
         ({"energy": "othr"}, r"objective 'jrc': unknown label 'othr'; did you mean 'other'\?"),
         ({"energy": "click"}, "objective 'jrc': energy: must be another label than the one that is learned"),
         ({"energy": "other", "alpha": 1.5}, r"objective 'jrc': alpha: must be in \[0, 1\]; got 1\.5"),
@@ -71,6 +71,6 @@ def test_what_is_wrong_is_told(options: dict[str, object], message: str) -> None
 
 def test_the_batch_is_one_context_when_asked() -> None:
     batch, logits = small_batch(lists=8, objectives=2), torch.randn(8, 1, 2)
-    value = JRCTerm(lists="batch")(batch, Output(logits))
+    value = JRCTerm(energy=1, lists="batch")(batch, Output(logits))
     expected = jrc(logits[:, 0, 0], batch.labels[:, 0, 0], logits[:, 0, 1])
     torch.testing.assert_close(value, expected)
