@@ -16,7 +16,7 @@ From = Annotated[Path | None, typer.Option("--from", help="folder that holds the
 
 @app.command("get")
 def get(
-    name: Annotated[str, typer.Argument(help="movielens or kuairand")],
+    name: Annotated[str, typer.Argument(help="a data set of `prerank data list`")],
     source: From = None,
     to: Annotated[Path | None, typer.Option("--to", help="data folder to put it in; default: the cache folder")] = None,
 ) -> None:
@@ -31,7 +31,7 @@ def get(
     from prerank import datasets
 
     recipe = datasets.recipe(name)
-    if recipe.url is None:
+    if not recipe.files:
         typer.echo(f"{name}: generated when it is used, there is nothing to get")
         return
     typer.echo(f"{recipe.title}: {recipe.licence}. Please cite {recipe.citation}.", err=True)
@@ -63,7 +63,7 @@ def list_() -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(help="movielens, kuairand or simulated")],
+    name: Annotated[str, typer.Argument(help="a data set of `prerank data list`")],
     source: From = None,
     rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="first rows to print")] = 3,
     set_: Annotated[list[str] | None, typer.Option("--set", help="a recipe's option: --set seed=3")] = None,
@@ -79,6 +79,8 @@ def show(
     resolved = datasets.resolve(data)
     console = _console()
     for table in ("log", "users", "items"):
+        if not (folder / f"{table}.parquet").is_file():
+            continue  # not every data set has one
         frame = pl.read_parquet(folder / f"{table}.parquet")
         console.print(_described(frame, f"{table}: {frame.height:,} rows", rows))
     for key, value in datasets.notes(folder).items():

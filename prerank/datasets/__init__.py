@@ -12,14 +12,20 @@ from typing import Any
 
 from prerank.config import ConfigError, Data, Split, nearest
 from prerank.datasets import download
+from prerank.datasets.ali_ccp import ALI_CCP
+from prerank.datasets.amazon import AMAZON
 from prerank.datasets.kuairand import KUAIRAND
 from prerank.datasets.movielens import MOVIELENS
 from prerank.datasets.recipe import Options, Recipe, cache_folder, notes
+from prerank.datasets.recsys2017 import RECSYS2017
 from prerank.datasets.simulated import SIMULATED, oracle
+from prerank.datasets.taobao_ad import TAOBAO_AD
+from prerank.datasets.taobao_behavior import TAOBAO_BEHAVIOR
 
 __all__ = ["RECIPES", "Options", "Recipe", "cache_folder", "converted", "get", "notes", "oracle", "recipe", "resolve"]
 
-RECIPES: dict[str, Recipe] = {r.name: r for r in (MOVIELENS, KUAIRAND, SIMULATED)}
+_ALL = (MOVIELENS, KUAIRAND, AMAZON, TAOBAO_AD, TAOBAO_BEHAVIOR, ALI_CCP, RECSYS2017, SIMULATED)
+RECIPES: dict[str, Recipe] = {r.name: r for r in _ALL}
 
 
 def recipe(name: str) -> Recipe:

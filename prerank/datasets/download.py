@@ -39,16 +39,19 @@ def get(recipe: Recipe, *, source: Path | None = None, destination: Path, progre
     Files that are there already, all of them, are left alone. `progress` hears (bytes so far, bytes in all or None).
     Raises ConfigError when the recipe has nothing to fetch or `source` lacks a file, DataError for everything the world does wrong.
     """
-    if recipe.url is None:
+    if not recipe.files:
         raise ConfigError(f"recipe '{recipe.name}': is generated, there is nothing to get")
     if all((destination / f).is_file() for f in recipe.files):
         return destination
+    if recipe.url is None and source is None:
+        raise ConfigError(f"recipe '{recipe.name}': its official files cannot be fetched from here; {recipe.ways}")
     with _problems(recipe, destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
         if source is not None:
             with _staged(destination) as stage:
                 _copy(recipe, recipe.require({"from": str(source)}), stage, progress)
             return destination
+        assert recipe.url is not None
         part = destination.parent / f".{destination.name}.part"
         fetch(recipe.url, part, progress)
         with _staged(destination) as stage:

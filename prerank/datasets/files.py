@@ -28,7 +28,7 @@ def read_dat(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
         came = f"{len(parts[at])}: {lines[at][:80]!r}"
         raise DataError(f"file '{path}' line {at + 1}: must be {'::'.join(columns)} ({len(columns)} columns), got {came}")
     values = [parts.list.get(i).alias(name) for i, name in enumerate(columns)]
-    return pl.DataFrame([_cast(path, v, dtype, 1, required=True) for v, dtype in zip(values, columns.values(), strict=True)])
+    return pl.DataFrame([cast(path, v, dtype, 1, required=True) for v, dtype in zip(values, columns.values(), strict=True)])
 
 
 def read_csv(path: Path, columns: dict[str, Any], *, required: tuple[str, ...]) -> pl.DataFrame:
@@ -49,7 +49,7 @@ def read_csv(path: Path, columns: dict[str, Any], *, required: tuple[str, ...]) 
         raise DataError(f"file '{path}': its last line{ragged.partition(':')[2]}: the file was cut")
     if frame.is_empty():
         raise DataError(f"file '{path}': has a header and no rows")
-    return frame.with_columns(_cast(path, frame[name], dtype, 2, required=name in required) for name, dtype in columns.items())
+    return frame.with_columns(cast(path, frame[name], dtype, 2, required=name in required) for name, dtype in columns.items())
 
 
 def _bytes(path: Path) -> bytes:
@@ -62,22 +62,24 @@ def _bytes(path: Path) -> bytes:
     return content
 
 
-def _cast(path: Path, values: pl.Series, dtype: Any, first_line: int, *, required: bool) -> pl.Series:
-    """Text -> dtype; DataError at the first value that is not one."""
+def cast(path: Path, values: pl.Series, dtype: Any, first_line: int, *, required: bool) -> pl.Series:
+    """Text -> dtype; DataError at the first value that is not one. Whole numbers may be written `3.0`.
+
+    first_line   line of the first value in the file
+    required     whether a value may be nothing
+    """
     empty = values.is_null() | (values == "")
-    if dtype == pl.String:
-        cast = values
-    else:
+    found = values.cast(dtype, strict=False)
+    if dtype.is_integer() and found.null_count() > empty.sum():
         whole = values.cast(pl.Float64, strict=False)
-        whole = whole.set(whole != whole.floor(), None).cast(pl.Int64, strict=False)
-        cast = values.cast(pl.Int64, strict=False).fill_null(whole).cast(dtype, strict=False)
-    wrong = (empty if required else pl.zeros(len(empty), eager=True, dtype=pl.Boolean)) | (~empty & cast.is_null())
+        found = found.fill_null(whole.set(whole != whole.floor(), None).cast(dtype, strict=False))
+    wrong = (empty if required else pl.zeros(len(empty), eager=True, dtype=pl.Boolean)) | (~empty & found.is_null())
     bad = wrong.arg_true()
     if len(bad):
         at = int(bad[0])
-        kind = "text" if dtype == pl.String else f"a whole number ({dtype})"
+        kind = "text" if dtype == pl.String else f"a whole number ({dtype})" if dtype.is_integer() else "a number"
         raise DataError(f"file '{path}' line {at + first_line}: {values.name} must be {kind}, got {values[at] or 'nothing'!r}")
-    return cast
+    return found
 
 
 def _ragged(content: bytes, width: int | None = None) -> str:

@@ -15,19 +15,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prerank.config import ConfigError, nearest
 from prerank.data.errors import DataError
 
 NOTES = "recipe.json"  # beside the tables: what was read, what was dropped, how many rows
-Tables = Iterable[tuple[str, pl.DataFrame]]
+Frames = pl.DataFrame | Iterator[pl.DataFrame]  # a table whole, or as a stream of its parts when memory may not hold it
+Tables = Iterable[tuple[str, Frames]]
 
 
 class Options(BaseModel):
@@ -44,7 +46,9 @@ class Recipe:
 
     folders     where the files lie inside a data folder, in order of preference; the first is the house's own name for it
     files       official files that must be there; `optional` are read or refused when they are
-    tables      (official folder, options) -> (table name, frame) pairs and, last, what is worth noting as ("notes", frame of one row)
+    tables      (official folder, options) -> (table name, frame or stream of frames) pairs and, last, what is worth noting as
+                ("notes", frame of one row); a stream is written to its end before the next pair is asked for
+    obtain      without a url: where the official files come from, as the end of "get ..."
     refused     column -> why no feature may read it
     version     raised whenever `tables` would give something else for the same files
     """
@@ -60,6 +64,7 @@ class Recipe:
     settings: Callable[[Any], dict[str, Any]]
     url: str | None = None
     md5: str | None = None
+    obtain: str | None = None
     optional: tuple[str, ...] = ()
     options: type[Options] = Options
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -103,15 +108,18 @@ class Recipe:
         return None
 
     def require(self, options: Mapping[str, Any]) -> Path:
-        """`locate`, or ConfigError with the three ways to get the data."""
+        """`locate`, or ConfigError with the ways to get the data."""
         found = self.locate(options)
         if found is None:
-            raise ConfigError(
-                f"recipe '{self.name}': {', '.join(self.files)} not found; run `prerank data get {self.name}`,"
-                f" or copy them with `prerank data get {self.name} --from DIR`,"
-                f" or set PRERANK_DATA to a folder that holds {self.folders[0]}/"
-            )
+            raise ConfigError(f"recipe '{self.name}': {', '.join(self.files)} not found; {self.ways}")
         return found
+
+    @property
+    def ways(self) -> str:
+        """The ways to get the official files, in one line."""
+        get = f"`prerank data get {self.name}"
+        fetch = f"run {get}`, or copy them with {get} --from DIR`" if self.url else f"get {self.obtain}, then {get} --from DIR`"
+        return f"{fetch}, or set PRERANK_DATA to a folder that holds {self.folders[0]}/"
 
     def fingerprint(self, raw: Path, options: Mapping[str, Any]) -> str:
         """16 hex digits of the official files' sizes and times, the options and the recipe's version."""
@@ -146,12 +154,12 @@ class Recipe:
     def _write(self, raw: Path, folder: Path, options: Mapping[str, Any]) -> None:
         parsed = self.parse(options)
         notes: dict[str, Any] = {"recipe": self.name, "options": parsed.model_dump(mode="json", exclude={"source"}), "rows": {}}
-        for table, frame in self.tables(raw, parsed):
+        for table, frames in self.tables(raw, parsed):
             if table == "notes":
-                notes |= frame.row(0, named=True)
+                assert isinstance(frames, pl.DataFrame)
+                notes |= frames.row(0, named=True)
                 continue
-            frame.write_parquet(folder / f"{table}.parquet")
-            notes["rows"][table] = frame.height
+            notes["rows"][table] = _store(folder / f"{table}.parquet", frames)
         (folder / NOTES).write_text(json.dumps(notes, indent=2) + "\n")
 
 
@@ -163,6 +171,26 @@ def cache_folder() -> Path:
 def notes(folder: Path) -> dict[str, Any]:
     """What `convert` wrote down beside the tables: recipe, options, rows of each table, rows dropped."""
     return dict(json.loads((folder / NOTES).read_text()))
+
+
+def _store(path: Path, frames: Frames) -> int:
+    """Write a table, part by part when it comes as a stream; its rows. Raises DataError when a stream holds none."""
+    if isinstance(frames, pl.DataFrame):
+        frames.write_parquet(path)
+        return frames.height
+    rows, writer = 0, None
+    try:
+        for frame in frames:
+            part = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+            writer = writer or pq.ParquetWriter(path, part.schema, compression="zstd")
+            writer.write_table(part)
+            rows += frame.height
+    finally:
+        if writer is not None:
+            writer.close()
+    if not rows:
+        raise DataError(f"table '{path.stem}': no row of the official files is kept")
+    return rows
 
 
 def _stat(path: Path) -> os.stat_result | None:
