@@ -31,6 +31,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "dat": {"name": "dat", "hidden": [16, 12], "width": 8},
     "dat-dot-id-head": {"name": "dat", "hidden": [16, 12], "width": 8, "similarity": "dot", "temperature": "none", "id_head": 6,
                         "gate": "light_se"},
+    "ihm-dat": {"name": "ihm_dat", "hidden": [16, 12], "width": 8},
     "hit": {"name": "hit", "hidden": [16, 12], "generator": [10], "width": 6},
     "hit-dot-id-head": {"name": "hit", "hidden": [16, 12], "generator": [], "heads": 1, "width": 6, "similarity": "dot", "id_head": 5,
                         "gate": "senet"},
@@ -40,6 +41,7 @@ MODELS: dict[str, dict[str, Any]] = {
 # Terms of the objective that belong to a model: without them parts of it are never trained.
 TERMS_OF: dict[str, list[dict[str, Any]]] = {
     "dat": [{"loss": "mimic"}, {"loss": "category_alignment", "feature": "genres"}],
+    "ihm_dat": [{"loss": "mimic"}, {"loss": "hard_negatives"}, {"loss": "hard_mimic"}],
     "hit": [{"loss": "generator"}],
 }
 

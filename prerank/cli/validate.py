@@ -100,7 +100,8 @@ def _recipes(settings: Config, data: Data) -> list[str]:
     from prerank.config import ConfigError
 
     schema, errors = data.schema_(), []
-    for check in (lambda: build.check_model(settings.model, schema), lambda: build.objective(settings.objective, schema)):
+    checks = (lambda: build.check_model(settings.model, schema, settings.objective), lambda: build.objective(settings.objective, schema))
+    for check in checks:
         try:
             check()
         except ConfigError as error:

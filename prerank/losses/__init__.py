@@ -7,6 +7,7 @@ from torch import Tensor
 from prerank.losses.alignment import CategoryAlignmentTerm
 from prerank.losses.complexity import ComplexityTerm
 from prerank.losses.contrastive import ContrastiveTerm, info_nce
+from prerank.losses.hard import HardMimicTerm, HardNegativesTerm
 from prerank.losses.jrc import JRCTerm, jrc
 from prerank.losses.listwise import approx_ndcg, listnet, softmax
 from prerank.losses.mimic import GeneratorTerm, MimicTerm
@@ -28,10 +29,11 @@ LOSSES: dict[str, Callable[..., Tensor]] = {**POINTWISE, **LISTWISE}
 TERMS: dict[str, Callable[..., Term]] = {
     "cir": ContrastiveTerm, "in_batch_softmax": SampledSoftmaxTerm, "jrc": JRCTerm, "mimic": MimicTerm,
     "category_alignment": CategoryAlignmentTerm, "generator": GeneratorTerm, "complexity": ComplexityTerm,
+    "hard_negatives": HardNegativesTerm, "hard_mimic": HardMimicTerm,
 }  # fmt: skip
 
 __all__ = [
     "LISTWISE", "LOSSES", "POINTWISE", "TERMS", "CategoryAlignmentTerm", "ComplexityTerm", "ContrastiveTerm", "GeneratorTerm",
-    "JRCTerm", "LossTerm", "MimicTerm", "Objective", "SampledSoftmaxTerm", "Term", "approx_ndcg", "bpr", "info_nce", "jrc",
-    "listnet", "logloss", "neuralsort", "rankmax", "ranknet", "softmax", "softsort", "weighted_logloss"
+    "HardMimicTerm", "HardNegativesTerm", "JRCTerm", "LossTerm", "MimicTerm", "Objective", "SampledSoftmaxTerm", "Term", "approx_ndcg",
+    "bpr", "info_nce", "jrc", "listnet", "logloss", "neuralsort", "rankmax", "ranknet", "softmax", "softsort", "weighted_logloss",
 ]  # fmt: skip

@@ -7,11 +7,14 @@ from prerank.towers.dat import dat
 from prerank.towers.dssm import dssm
 from prerank.towers.heads import MaxSim, maxsim
 from prerank.towers.hit import hit
+from prerank.towers.ihm_dat import ihm_dat
 from prerank.towers.inttower import inttower
 from prerank.towers.mf import mf
 from prerank.towers.ranktower import ranktower
 from prerank.towers.two_tower import TwoTower
 
-TOWERS: dict[str, Callable[..., TwoTower]] = {"mf": mf, "dssm": dssm, "inttower": inttower, "ranktower": ranktower, "dat": dat, "hit": hit}
+TOWERS: dict[str, Callable[..., TwoTower]] = {
+    "mf": mf, "dssm": dssm, "inttower": inttower, "ranktower": ranktower, "dat": dat, "ihm_dat": ihm_dat, "hit": hit,
+}  # fmt: skip
 
-__all__ = ["TOWERS", "CrossMaxSim", "MaxSim", "TwoTower", "dat", "dssm", "hit", "inttower", "maxsim", "mf", "ranktower"]
+__all__ = ["TOWERS", "CrossMaxSim", "MaxSim", "TwoTower", "dat", "dssm", "hit", "ihm_dat", "inttower", "maxsim", "mf", "ranktower"]
