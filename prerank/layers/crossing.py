@@ -46,7 +46,8 @@ class CrossMixture(nn.Module):
     """DCN-V2's low-rank layer, a mixture of experts.
 
     g is tanh and the gates are a softmax over experts (our choice; the paper leaves g open and names sigmoid and softmax);
-    a single expert has no gate. The bias belongs to the layer: as the gates sum to 1, it is added once.
+    a single expert has no gate. Each layer has its own gate (DeepCTR-Torch and torchrec share one over all layers).
+    The bias belongs to the layer: as the gates sum to 1, it is added once.
 
     rank      r of U, V [width, r] and C [r, r]
     experts   K
