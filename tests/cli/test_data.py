@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prerank.cli import app
+from tests.datasets import tiny
 from tests.datasets.conftest import MOVIES, RATINGS, USERS
 
 
@@ -64,6 +65,17 @@ def test_show_of_a_simulated_world_with_options() -> None:
     assert "users: 20 rows" in out
 
 
+def test_get_and_show_of_files_without_an_address(tmp_path: Path) -> None:
+    code, out, err = run("get", "ali_ccp", "--from", str(tiny.write("ali_ccp", tmp_path / "official")))
+    assert (code, out.strip()) == (0, str(tmp_path / "cache" / "raw" / "ali_ccp"))
+    assert "Ali-CCP: research use" in err
+    code, out, _ = run("show", "ali_ccp", "-n", "1")
+    assert code == 0
+    for words in ("log: 80 rows", "items: 7 rows", "conversions_without_click_dropped: 1", "labels: click, conversion"):
+        assert words in out
+    assert "users: " not in out  # it has no such table
+
+
 def test_nothing_to_get_for_a_simulated_world() -> None:
     code, out, _ = run("get", "simulated")
     assert (code, "nothing to get" in out) == (0, True)
@@ -78,6 +90,15 @@ def test_nothing_to_get_for_a_simulated_world() -> None:
             "'/nowhere' must hold the official files; missing: ratings.dat, users.dat, movies.dat",
         ),
         (["show", "kuairand"], "prerank data get kuairand"),
+        (
+            ["get", "taobao_ad"],
+            "cannot be fetched from here; get 'Ad Display/Click Data on Taobao.com' of Alibaba's Tianchi (a login is needed)",
+        ),
+        (
+            ["get", "amazon"],
+            "of the 'Amazon product data' by Julian McAuley, release of 2014 (freely downloadable), then `prerank data get amazon",
+        ),
+        (["get", "ali_ccp", "--from", "/nowhere"], "missing: sample_skeleton_train.csv, common_features_train.csv, "),
         (["show", "simulated", "--set", "impressions"], "--set 'impressions': must look like option=value"),
         (["show", "simulated", "--set", "seed=[1"], "--set 'seed=[1': the value is not valid YAML"),
         (["show", "simulated", "--set", "sead=1"], "unknown option 'sead'; did you mean 'seed'?"),

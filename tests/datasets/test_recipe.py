@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +14,7 @@ from prerank.config import ConfigError, Data
 from prerank.data import DataError, prepare
 from prerank.datasets import RECIPES, resolve
 from prerank.schema import Feature
+from tests.datasets import tiny
 
 
 def test_settings_without_a_recipe_come_back_as_they_are() -> None:
@@ -40,6 +42,22 @@ def test_data_that_is_nowhere_names_the_three_ways() -> None:
         resolve(Data(recipe="movielens"))
     for way in ("prerank data get movielens", "--from DIR", "PRERANK_DATA", "ratings.dat"):
         assert way in str(caught.value)
+
+
+def test_data_that_cannot_be_fetched_names_its_official_source() -> None:
+    with pytest.raises(
+        ConfigError, match=r"not found; get 'User Behavior Data .*' of Alibaba's Tianchi \(a login is needed\), then"
+    ) as caught:
+        resolve(Data(recipe="taobao_behavior"))
+    for way in ("prerank data get taobao_behavior --from DIR", "PRERANK_DATA", "taobao-behavior/", "UserBehavior.csv"):
+        assert way in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_recipe_with_files_says_how_to_get_them() -> None:
+    for recipe in RECIPES.values():
+        assert (recipe.url is not None) + (recipe.obtain is not None) == bool(recipe.files), recipe.name
+        assert "://" not in (recipe.obtain or "")
 
 
 def test_a_given_folder_must_hold_the_files(ml1m: Path) -> None:
@@ -114,6 +132,26 @@ def test_what_makes_it_convert_again(ml1m: Path, change: str, monkeypatch: pytes
     assert resolve(Data(recipe="movielens", options=options)).log != first
 
 
+def test_a_table_may_come_in_parts(ml1m: Path, tmp_path: Path) -> None:
+    """It is written before the next is asked for, so that what the walk found may be noted."""
+    walked: list[int] = []
+
+    def parts() -> Iterator[pl.DataFrame]:
+        for i in range(3):
+            walked.append(i)
+            yield pl.DataFrame({"i": [i, i], "tags": [["a"], []]}, schema={"i": pl.Int8, "tags": pl.List(pl.String)})
+
+    def tables(raw: Path, parsed: object) -> datasets.recipe.Tables:
+        yield "log", parts()
+        yield "notes", pl.DataFrame({"walked": [len(walked)]})
+
+    streamed = type(RECIPES["movielens"])(**{**vars(RECIPES["movielens"]), "tables": tables})
+    folder = streamed.convert(ml1m, tmp_path / "out", {"from": str(ml1m)})
+    assert pl.read_parquet(folder / "log.parquet")["i"].to_list() == [0, 0, 1, 1, 2, 2]
+    said = datasets.notes(folder)
+    assert (said["rows"], said["walked"]) == ({"log": 6}, 3)
+
+
 def test_a_moved_folder_is_not_converted_again(ml1m: Path, tmp_path: Path) -> None:
     first = resolve(Data(recipe="movielens", options={"from": str(ml1m)})).log
     moved = ml1m.rename(tmp_path / "moved")
@@ -149,16 +187,18 @@ def test_another_process_may_be_first(ml1m: Path, tmp_path: Path) -> None:
     assert [p.name for p in final.iterdir()] == ["theirs"]
 
 
-@pytest.mark.parametrize("name", ["movielens", "kuairand", "simulated"])
-def test_defaults_are_settings_that_fit_the_tables(name: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("name", ["movielens", "kuairand", "simulated", *tiny.WRITERS])
+def test_defaults_are_settings_that_fit_the_tables(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """Every column the defaults name exists: the data room prepares them."""
-    options = (
-        {"impressions": 500, "users": 40, "items": 30}
-        if name == "simulated"
-        else {"from": str(request.getfixturevalue("ml1m" if name == "movielens" else name))}
-    )
+    options: dict[str, object]
+    if name == "simulated":
+        options = {"impressions": 500, "users": 40, "items": 30}
+    elif name in tiny.WRITERS:
+        options = {"from": str(tiny.write(name, tmp_path / "tiny")), **tiny.OPTIONS.get(name, {})}
+    else:
+        options = {"from": str(request.getfixturevalue("ml1m" if name == "movielens" else name))}
     dataset = prepare(resolve(Data(recipe=name, options=options)))
-    assert len(dataset.schema.features) >= 6
+    assert len(dataset.schema.features) >= 3
     for split in ("train", "test"):
         dataset.columns("user", dataset.rows(split))
         dataset.columns("item", dataset.rows(split))
