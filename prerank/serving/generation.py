@@ -6,8 +6,10 @@
         meta.json             number, schema, model, sizes, head groups, calibrators, and every file's length and checksum
         weights.safetensors   of the whole model
         items.npy             [N, padded] item rows (index/rows.py), item_bias.npy [N, T], item_scales.npy [N] (int8)
+        items/FEATURE.npy     of a ranker instead: one column an item-side feature, which it reads with the user's
         item_ids.parquet      raw ids of the rows, column `id`;  user_ids.parquet likewise
         users/FEATURE.npy     one column a user-side feature, so that a request may name a user by id alone
+        user_vectors.npy      [users, sum Hu K] and user_bias.npy [users, T], where export was asked for them
         encoders/             raw values -> rows, the very objects that encoded the training log
 
 A folder is written under a temporary name and renamed whole, so a half-written one is never seen. Nothing is pickled.
@@ -34,41 +36,17 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from prerank.data.columns import file_of
+from prerank.data.columns import file_of, open_column
 from prerank.data.encoder import Encoder
 from prerank.data.encoder import load as load_encoders
 from prerank.data.errors import DataError, writing
-from prerank.index import DType, IdError, Ids, ItemMatrix
+from prerank.index import IdError, Ids, ItemMatrix
 from prerank.schema import Schema
 from prerank.serving import calibration
 from prerank.serving.calibration import CalibrationError, Calibrator
+from prerank.serving.meta import GenerationError, Meta, read
 
 PREFIX, CURRENT, TEMPORARY = "gen-", "current.json", ".tmp-"
-
-
-class GenerationError(ValueError):
-    """A generation cannot be read or written; the message names the folder, the file and the rule."""
-
-
-class Meta(msgspec.Struct, kw_only=True):
-    """meta.json, and all that a builder needs to know to rebuild the model."""
-
-    number: int
-    created: float  # seconds since 1970
-    name: str
-    model: dict[str, Any]  # the model's name and options, as in the config
-    schema: dict[str, Any]
-    fingerprint: str  # of the schema
-    sizes: dict[str, int]
-    groups: list[tuple[int, int, int, int]]  # user heads, item heads, width, objective
-    objectives: list[str]
-    dtype: DType
-    items: int
-    users: int
-    calibrators: dict[str, dict[str, Any]]  # by objective
-    torch: str
-    files: dict[str, int]  # relative path -> bytes
-    checksums: dict[str, int] = {}  # relative path -> CRC-32
 
 
 class Generation:
@@ -76,8 +54,11 @@ class Generation:
 
     meta, schema
     weights      {name: tensor} of the whole model
-    items        ItemMatrix [N]; item_ids, user_ids: raw id -> row
+    items        ItemMatrix [N], which answers by itself where meta.scoring is maxsim; a ranker has one of no width
+    columns      {feature: column [N, ...]} of items, a ranker's; else {}
+    item_ids, user_ids   raw id -> row
     users        {feature: column [users, ...]}
+    user_vectors, user_bias   [users, sum Hu K], [users, T], or None
     encoders     {feature: Encoder}
     calibrators  {objective: Calibrator}
     """
@@ -85,7 +66,7 @@ class Generation:
     def __init__(self, folder: str | Path) -> None:
         """Raises GenerationError when anything is missing, cut short, or does not fit together."""
         self.folder = Path(folder)
-        self.meta = _read_meta(self.folder)
+        self.meta = read(self.folder)
         _check_files(self.folder, self.meta)
         try:
             self.schema = Schema.model_validate(self.meta.schema)
@@ -95,10 +76,12 @@ class Generation:
                     "written by another version, export it again"
                 )
             self.weights: dict[str, torch.Tensor] = load_file(self.folder / "weights.safetensors")
-            self.items = ItemMatrix(self._array("items"), self._array("item_bias"), self.meta.groups, dtype=self.meta.dtype,
-                                    scales=self._array("item_scales") if self.meta.dtype == "int8" else None)  # fmt: skip
+            self.items = self._items()
+            self.columns = {f.name: self._column("items", f.name) for f in self.schema.on("item")} if self.meta.ranker else {}
             self.item_ids, self.user_ids = Ids(self._ids("item_ids")), Ids(self._ids("user_ids"))
-            self.users = {f.name: self._array(f"users/{file_of(f.name)[:-4]}") for f in self.schema.on("user") if f.side == "user"}
+            self.users = {f.name: self._column("users", f.name) for f in self.schema.on("user") if f.side == "user"}
+            self.user_vectors = self._array("user_vectors") if self.meta.user_vectors else None
+            self.user_bias = self._array("user_bias") if self.meta.user_vectors else None
             self.encoders: dict[str, Encoder] = load_encoders(self.folder / "encoders")
             self.calibrators: dict[str, Calibrator] = {t: calibration.load(c) for t, c in self.meta.calibrators.items()}
         except (OSError, EOFError, SafetensorError, pl.exceptions.PolarsError, DataError, IdError, CalibrationError) as error:
@@ -108,6 +91,15 @@ class Generation:
                 raise
             raise GenerationError(f"generation '{self.folder}': {str(error).splitlines()[0]}") from None
         self._check_rows()
+
+    def _items(self) -> ItemMatrix:
+        if self.meta.ranker:
+            return ItemMatrix.of(np.zeros((self.meta.items, 0)), np.zeros((self.meta.items, len(self.meta.objectives))), ())
+        scales = self._array("item_scales") if self.meta.dtype == "int8" else None
+        return ItemMatrix(self._array("items"), self._array("item_bias"), self.meta.groups, dtype=self.meta.dtype, scales=scales)
+
+    def _column(self, side: str, feature: str) -> NDArray[Any]:
+        return open_column(self.folder / side / file_of(feature))
 
     def _array(self, name: str) -> NDArray[Any]:
         return np.asarray(np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
@@ -122,9 +114,14 @@ class Generation:
             ("item ids", self.meta.items, len(self.item_ids)),
             ("user ids", self.meta.users, len(self.user_ids)),
             *((f"users' {name}", self.meta.users, len(column)) for name, column in self.users.items()),
+            *((f"items' {name}", self.meta.items, len(column)) for name, column in self.columns.items()),
         ):
             if expected != found:
                 raise GenerationError(f"generation '{self.folder}': {what} must be {expected}, there are {found}")
+        shape = (self.meta.users, self.items.user_width)
+        if self.user_vectors is not None and (self.user_vectors.shape, self.user_vectors.dtype) != (shape, np.float32):
+            found_as = f"{self.user_vectors.dtype} {list(self.user_vectors.shape)}"
+            raise GenerationError(f"generation '{self.folder}': user vectors must be float32 {list(shape)}, they are {found_as}")
         lacking = [f.name for f in self.schema.on("user") if f.name not in self.encoders]
         if lacking:
             raise GenerationError(f"generation '{self.folder}': feature '{lacking[0]}' must have an encoder, it has none")
@@ -220,15 +217,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _read_meta(folder: Path) -> Meta:
-    try:
-        return msgspec.json.decode((folder / "meta.json").read_bytes(), type=Meta)
-    except FileNotFoundError:
-        raise GenerationError(f"generation '{folder}': holds no meta.json; give a folder that `prerank export` wrote") from None
-    except (OSError, msgspec.MsgspecError) as error:
-        raise GenerationError(f"generation '{folder}': meta.json cannot be read: {error}") from None
 
 
 def _check_files(folder: Path, meta: Meta) -> None:

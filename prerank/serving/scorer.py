@@ -4,7 +4,7 @@
     scorer.score([Request(user=42, candidates=[7, 8, 9])])      -> [Response]
 
 It holds one generation for good; a server that learns of a new one makes a new scorer and swaps it in between requests.
-No item network runs, and unknown items are listed.
+Unknown items are listed. No item network runs, unless the generation is a ranker's: then all of it does, for every candidate.
 """
 
 from __future__ import annotations
@@ -15,17 +15,21 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prerank.batch import PreRanker
+from prerank.batch import PairRanker, PreRanker
 from prerank.config import nearest
 from prerank.index import IdError, top_k
 from prerank.serving.calibration import sigmoid
+from prerank.serving.cost import us_per_candidate
 from prerank.serving.folding import folded
 from prerank.serving.generation import Generation, GenerationError
+from prerank.serving.head_items import HeadItems
 from prerank.serving.messages import Id, MessageError, Request, Response, bids, ids
-from prerank.serving.users import Users, encode
+from prerank.serving.ranked_items import RankedItems
+from prerank.serving.users import User, Users, encode
 
 Builder = Callable[[dict[str, Any]], nn.Module]  # meta.json as a dict (model, schema, sizes) -> the model with fresh weights
 
@@ -41,27 +45,48 @@ class _Asked:
 
 
 class Scorer:
-    """See the module's first lines. Safe to call from several threads."""
+    """See the module's first lines. Safe to call from several threads.
+
+    cost     microseconds a candidate where a head or a ranker scores them, measured here; None: MaxSim, a tenth or so
+    """
 
     def __init__(self, generation: Generation, build: Builder) -> None:
         """Raises GenerationError when the built model does not take the generation's weights or head groups."""
         self.generation = generation
         self.objectives = tuple(generation.meta.objectives)
         self._users = Users(generation)
-        self._users.learn(self._load(build))
+        self._ranked: RankedItems | None = None
+        self._by_head: HeadItems | None = None
+        model: Any = self._load(build)
+        if generation.meta.ranker:
+            self._ranked = RankedItems(model, generation.columns, len(self.objectives))
+        else:
+            self._users.learn(model)
+        if generation.meta.scoring == "head":
+            self._by_head = HeadItems(model.head, generation.items)
+        self.cost = None if generation.meta.scoring == "maxsim" else us_per_candidate(self._of_nobody, len(generation.items))
 
     def score(self, requests: Sequence[Request]) -> list[Response]:
         """One response a request; the user tower runs once for all of them. Raises MessageError naming the field."""
         where = [f"requests[{i}]." if len(requests) > 1 else "" for i in range(len(requests))]
         asked = [self._asked(r, w) for r, w in zip(requests, where, strict=True)]
         users = [self._users.of(r, w) for r, w in zip(requests, where, strict=True)]
+        found = self._logits(users, [a.rows for a in asked])
+        return [self._response(r, a, z, u) for r, a, z, u in zip(requests, asked, found, users, strict=True)]
+
+    def _logits(self, users: Sequence[User], rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Each user's candidates by their rows [C] -> logits [C, T], NaN where unknown."""
+        if self._ranked is not None:
+            return [self._ranked.score(u.columns, r) for u, r in zip(users, rows, strict=True)]
         items = self.generation.items
-        vectors, biases = self._users.vectors(users, items.rows, asked[0].rows)
-        responses = []
-        for request, wanted, user, vector, bias in zip(requests, asked, users, vectors, biases, strict=True):
-            logits = items.score(vector, bias, wanted.rows)  # [C, T], NaN where unknown
-            responses.append(self._response(request, wanted, logits, user.unknown, user.missing))
-        return responses
+        if self._by_head is not None:
+            vectors, biases = self._users.vectors(users)
+            return [self._by_head.score(*one) for one in zip(vectors, biases, rows, strict=True)]
+        vectors, biases = self._users.vectors(users, items.rows, rows[0])
+        return [items.score(*one) for one in zip(vectors, biases, rows, strict=True)]
+
+    def _of_nobody(self, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        return self._logits([self._users.of(Request(), "")], [rows])
 
     def _asked(self, request: Request, where: str) -> _Asked:
         objective = self.objectives[0] if request.objective is None else request.objective
@@ -78,7 +103,7 @@ class Scorer:
             raise MessageError(str(error), f"{where}candidates") from None
         return _Asked(candidates, rows, prices, self.objectives.index(objective))
 
-    def _response(self, request: Request, asked: _Asked, logits: NDArray[np.float32], unknown: bool, missing: list[str]) -> Response:
+    def _response(self, request: Request, asked: _Asked, logits: NDArray[np.float32], user: User) -> Response:
         """Order the candidates by their logits [C, T], and say what was not known."""
         calibrators, objective = self.generation.calibrators, self.objectives[asked.objective]
         values: NDArray[Any] = logits[:, asked.objective]  # a calibrator never changes the order by probability
@@ -95,7 +120,7 @@ class Scorer:
             scores=_numbers(scores, binary),
             probabilities={t: _numbers(p, binary) for t, p in probabilities.items()},
             logits={t: _numbers(z, binary) for t, z in zip(self.objectives, best, strict=True)},
-            unknown_user=unknown, missing_features=missing,
+            unknown_user=user.unknown, missing_features=user.missing,
         )  # fmt: skip
 
     def _load(self, build: Builder) -> nn.Module:
@@ -107,6 +132,8 @@ class Scorer:
         except RuntimeError as error:
             why = str(error).splitlines()[-1].strip()
             raise GenerationError(f"generation '{generation.folder}': weights do not fit the model: {why}") from None
+        if generation.meta.ranker:
+            return folded(model, self._few_pairs())
         preranker: PreRanker = model  # type: ignore[assignment]
         groups = [(g.user_heads, g.item_heads, g.width, g.objective) for g in preranker.head.groups]
         if groups != [tuple(g) for g in generation.meta.groups]:
@@ -114,6 +141,19 @@ class Scorer:
             raise GenerationError(f"generation '{generation.folder}': head groups must be {expected}, the model has {groups}")
         sample = self._users.sample()
         return folded(model, lambda m: encode(m, sample).flat())
+
+    def _few_pairs(self, rows: int = 64) -> Callable[[nn.Module], Tensor]:
+        """A ranker -> its logits of a few stored pairs, on which folding is checked."""
+        users = self._users.sample(rows)
+        items = {name: torch.from_numpy(np.array(column[:rows])) for name, column in self.generation.columns.items()}
+        of_users, of_items = (len(next(iter(side.values()))) for side in (users, items))
+        pair = torch.arange(max(of_users, of_items))
+
+        def logits(model: nn.Module) -> Tensor:
+            ranker: PairRanker = model  # type: ignore[assignment]
+            return ranker.pairs(users, items, pair % of_users, pair % of_items)[0]
+
+        return logits
 
     def __repr__(self) -> str:
         return f"<Scorer of {self.generation!r}>"

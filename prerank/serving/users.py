@@ -30,11 +30,15 @@ REMEMBERED = 65_536  # raw values a feature whose encoding is remembered; encodi
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A request's user: one-row columns, whether the id is unknown, and the features that stand as missing."""
+    """A request's user: one-row columns, whether the id is unknown, and the features that stand as missing.
+
+    stored   row of the generation's user vectors that says the same, -1: none does
+    """
 
     columns: dict[str, Array]
     unknown: bool
     missing: list[str]
+    stored: int = -1
 
 
 class Users:
@@ -79,7 +83,9 @@ class Users:
                 columns[name] = self._given(name, value, part, where)
                 if name in missing:
                     missing.remove(name)
-        return User(columns, row < 0 and request.user is not None, missing)
+        given = bool(request.features or request.context)
+        stored = -1 if given or self._generation.user_vectors is None else row
+        return User(columns, row < 0 and request.user is not None, missing, stored)
 
     def vectors(
         self, users: Sequence[User], items: Array | None = None, rows: Array | None = None
@@ -88,6 +94,8 @@ class Users:
 
         items, rows   stored item rows and which of them (int64) will be scored next: for a single user they are fetched meanwhile
         """
+        if any(u.stored >= 0 for u in users):
+            return self._with_stored(users)
         if len(users) == 1 and self._tape is not None:
             vector, own = self._tape(users[0].columns, items, rows)
             return vector[None], self._no_bias if own is None else own[None]
@@ -96,6 +104,17 @@ class Users:
             said = encode(self._model, stacked)
             bias = np.zeros((len(users), self._objectives), np.float32) if said.bias is None else said.bias.numpy()
             return said.flat().numpy(), bias
+
+    def _with_stored(self, users: Sequence[User]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Vectors and biases, the tower run only for users that no stored vector speaks for."""
+        generation, stored = self._generation, [u.stored for u in users]
+        assert generation.user_vectors is not None
+        assert generation.user_bias is not None
+        vectors, biases = generation.user_vectors[stored], generation.user_bias[stored]
+        others = [i for i, row in enumerate(stored) if row < 0]
+        if others:
+            vectors[others], biases[others] = self.vectors([users[i] for i in others])
+        return vectors, biases
 
     def sample(self, rows: int = 64) -> Columns:
         """Columns of a few stored users, and the cold one, on which folding and recording are checked."""

@@ -97,6 +97,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dat": {"name": "dat", "hidden": [24, 16], "width": 8},
     "hit": {"name": "hit", "hidden": [24, 16], "generator": [12], "width": 8, "id_head": 4},
     "mf": {"name": "mf", "width": 12},
+    "ranktower": {"name": "ranktower", "hidden": [24, 16], "heads": 3, "item_heads": 2, "head_width": 8, "id_head": 5},
+    "lr": {"name": "lr"},
+    "deepfm": {"name": "deepfm", "hidden": [24, 16]},
 }
 
 
