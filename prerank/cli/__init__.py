@@ -1,6 +1,6 @@
 """The command line: `prerank VERB ...`, one file a verb.
 
-    data  init  validate  train  eval  export  predict  serve  score  demo
+    data  init  validate  train  eval  ensemble  export  predict  serve  score  demo
 
 Exit status: 0 done, 1 a bug of ours, 2 something to mend in what was given, 130 interrupted.
 """
@@ -22,6 +22,7 @@ VERBS: dict[str, Verb] = {
     "validate": Verb("Check a config and its data; report every problem at once."),
     "train": Verb("Train a model; a killed run continues where it stopped."),
     "eval": Verb("Measure a trained run on rows it was not fitted to.", function="evaluate"),
+    "ensemble": Verb("Join trained runs to one scorer, weighted on validation."),
     "export": Verb("Encode all items of a run into a generation that can be served."),
     "predict": Verb("Score a Parquet file to a Parquet file, in bounded memory."),
     "serve": Verb("Answer scoring requests over HTTP."),
