@@ -45,8 +45,9 @@ from prerank.index.extension import maxsim
 from prerank.index.rows import DTYPES, pack, padded
 from prerank.schema import FIRST, Schema
 from prerank.serving import Platt, Request, Scorer
+from prerank.serving.folding import folded
 from prerank.serving.generation import Generation, Meta
-from prerank.serving.users import User, Users
+from prerank.serving.users import User, Users, encode
 
 HIDDEN = [300, 300, 128]
 MODELS: dict[str, dict[str, Any]] = {
@@ -175,7 +176,7 @@ def paths(scorer: Scorer, model: nn.Module, rows: torch.Tensor | None, k: int, r
     ids, items = generation.item_ids, generation.items
     columns = [{u: np.array(c[i : i + 1]) for u, c in generation.users.items()} for i in range(SETS)]
     side = Users(cast(Generation, generation))
-    side.learn(model)
+    side.learn(folded(model, lambda m: encode(m, side.sample()).flat()))
     asked = [User(c, unknown=False, missing=[]) for c in columns]
     users = [side.vectors([u]) for u in asked]
     sets = [np.asarray(ids.ids)[rng.integers(0, len(items), k)] for _ in range(SETS)]

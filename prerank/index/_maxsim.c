@@ -14,16 +14,17 @@
 #include <stdint.h>
 #include <string.h>
 
+#define TILED 0  /* a layout of the kernel, beside so many k's of one head */
 #define BLOCK 32 /* rows, and slots of ids, are fetched a block ahead of the one that is used */
 
 enum { FP32 = 0, BF16 = 1, INT8 = 2 };
 
 typedef struct {
-    int per;                       /* k's of one head side by side in the lanes: all of them, 2 or 1 */
+    int per;                       /* k's of one head side by side in the lanes: all of them, 2 or 1; or TILED */
     long item_heads, width;        /* Hi, K */
-    long chunks, steps;            /* user heads in chunks of lanes/per, k's in steps of per */
+    long chunks, steps;            /* user heads in chunks of lanes/per, k's in steps of per; TILED: user heads, registers of k's a head */
     long objective, item_offset;   /* numbers into the row */
-    float *packed;                 /* [chunks][steps][lanes] */
+    float *packed;                 /* [chunks][steps][lanes], filled up with zeros */
 } Group;
 
 typedef struct {
@@ -114,6 +115,12 @@ static int wrong(const char *what) {
 static Group layout(const int32_t *spec, int lanes) {
     Group g = {.per = spec[0] == 1 ? lanes : spec[0] <= lanes / 2 ? 2 : 1, .item_heads = spec[1], .width = spec[2], .objective = spec[3],
                .item_offset = spec[5]};
+    if (lanes == 16 && spec[0] > 1 && spec[2] % lanes == 0) {
+        g.per = TILED;
+        g.chunks = spec[0];
+        g.steps = spec[2] / lanes;
+        return g;
+    }
     long abreast = lanes / g.per;
     g.chunks = (spec[0] + abreast - 1) / abreast;
     g.steps = (spec[2] + g.per - 1) / g.per;
@@ -122,6 +129,10 @@ static Group layout(const int32_t *spec, int lanes) {
 
 /* Lay the user's heads out for the kernel; packed holds zeros. */
 static void pack(const Group *g, const int32_t *spec, const float *user, int lanes) {
+    if (g->per == TILED) {
+        memcpy(g->packed, user + spec[4], (size_t)spec[0] * g->width * 4);
+        return;
+    }
     long abreast = lanes / g->per;
     for (long h = 0; h < spec[0]; h++) {
         float *lane = g->packed + (h / abreast) * g->steps * lanes + (h % abreast) * g->per;
@@ -156,7 +167,7 @@ static int run(Buffers *b, int dtype, Py_ssize_t stride, Py_ssize_t width) {
         if ((int64_t)s[5] + (int64_t)s[1] * s[2] > width) return wrong("a group reads beyond the item row");
         Group g = layout(s, level.lanes);
         floats += (size_t)g.chunks * g.steps * level.lanes;
-        if (g.width % g.per) staged = 1; /* the last step reads past the head: only scratch has room behind it */
+        if (g.per != TILED && g.width % g.per) staged = 1; /* the last step reads past the head: only scratch has room behind it */
     }
     size_t scratch_floats = staged ? ((size_t)width + 47) / 16 * 16 : 0;
     char *memory = calloc(1, (floats + scratch_floats) * 4 + 64 + n_groups * sizeof(Group));

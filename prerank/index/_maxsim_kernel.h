@@ -3,7 +3,10 @@
  *
  * The lanes hold user heads: `per` consecutive k's of LANES/per heads. per = LANES is one user head (a plain dot product), per = 2 a
  * few, per = 1 many. So one item number (pair, register) is broadcast against all user heads at once, and horizontal sums come once
- * an item head instead of once a pair of heads. */
+ * an item head instead of once a pair of heads.
+ *
+ * per = TILED (16 lanes only, K a multiple of them): the lanes hold k's, a tile of up to 6 user heads meets two item heads, and the
+ * 12 sums of lanes are taken by one tree of exchanges. It loads a third as much as broadcasting and takes half the time. */
 
 typedef float NAME(vf) __attribute__((vector_size(4 * LANES)));
 typedef int32_t NAME(vi) __attribute__((vector_size(4 * LANES)));
@@ -67,6 +70,61 @@ INLINE NAME(vf) NAME(block)(const NAME(vf) *user, const float *item, long width,
     }
     return best;
 }
+
+#if LANES == 16
+#define TILE 6
+/* Two vectors, each in runs of 2d lanes that will be summed -> one, in runs of d: x's and y's runs take turns as they stood. */
+#define RUNS8 {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23}
+#define RUNS4 {0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27}
+#define RUNS2 {0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29}
+#define RUNS1 {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30}
+#define MERGE(x, y, d) (__builtin_shuffle(x, y, (NAME(vi))RUNS##d) + __builtin_shuffle(x, y, (NAME(vi))RUNS##d + d))
+#define LEVEL(d)                                                          \
+    for (int i = 0; i < (n + 1) / 2; i++) v[i] = MERGE(v[2 * i], v[2 * i + 1], d); \
+    n = (n + 1) / 2;                                                      \
+    v[n] = (NAME(vf)){0}
+
+/* Similarities of `users` heads with `heads` item heads, maxed into best [users].  user [users][width], item [heads][width] */
+INLINE void NAME(tile)(const float *user, const float *item, long width, const int users, const int heads, float *best) {
+    NAME(vf) v[2 * TILE + 1];
+    int n = users * heads;
+    for (int i = 0; i <= n; i++) v[i] = (NAME(vf)){0};
+    for (long k = 0; k < width; k += LANES) {
+        NAME(vf) x[2], u;
+        for (int j = 0; j < heads; j++) memcpy(&x[j], item + j * width + k, sizeof u);
+        for (int h = 0; h < users; h++) {
+            memcpy(&u, user + h * width + k, sizeof u);
+            for (int j = 0; j < heads; j++) v[j * users + h] += u * x[j];
+        }
+    }
+    LEVEL(8);
+    LEVEL(4);
+    LEVEL(2);
+    LEVEL(1);
+    for (int j = 0; j < heads; j++)
+        for (int h = 0; h < users; h++) best[h] = v[0][j * users + h] > best[h] ? v[0][j * users + h] : best[h];
+}
+
+INLINE float NAME(tiles)(const float *user, const float *item, long width, long heads, const int users) {
+    float best[TILE], total = 0;
+    for (int h = 0; h < users; h++) best[h] = -INFINITY;
+    for (; heads >= 2; heads -= 2, item += 2 * width) NAME(tile)(user, item, width, users, 2, best);
+    if (heads) NAME(tile)(user, item, width, users, 1, best);
+    for (int h = 0; h < users; h++) total += best[h];
+    return total;
+}
+
+/* MaxSim of one group whose user heads lie one after another. */
+INLINE float NAME(tiled)(const Group *g, const float *item) {
+    const float *user = g->packed;
+    float total = 0;
+    long left = g->chunks;
+    for (; left >= TILE; left -= TILE, user += TILE * g->width) total += NAME(tiles)(user, item, g->width, g->item_heads, TILE);
+    for (; left >= 2; left -= 2, user += 2 * g->width) total += NAME(tiles)(user, item, g->width, g->item_heads, 2);
+    if (left) total += NAME(tiles)(user, item, g->width, g->item_heads, 1);
+    return total;
+}
+#endif
 
 /* MaxSim of one group: sum over user heads of max over item heads. */
 INLINE float NAME(group)(const Group *g, const float *item, const int per) {
@@ -136,7 +194,13 @@ TARGET static void NAME(score)(const Job *job) {
         for (long g = 0; g < job->n_groups; g++) {
             const Group *group = job->groups + g;
             const float *at = item + group->item_offset;
-            float sum = group->per == LANES ? NAME(group)(group, at, LANES) : group->per == 2 ? NAME(group)(group, at, 2) : NAME(group)(group, at, 1);
+            float sum;
+#if LANES == 16
+            if (group->per == TILED)
+                sum = NAME(tiled)(group, at);
+            else
+#endif
+                sum = group->per == LANES ? NAME(group)(group, at, LANES) : group->per == 2 ? NAME(group)(group, at, 2) : NAME(group)(group, at, 1);
             out[group->objective] += scale * sum;
         }
     }

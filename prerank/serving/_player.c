@@ -1,14 +1,12 @@
 /* Plays a recorded user tower for one row: a program of operations over registers, made by tape.py, which trusts nobody but itself.
  *
  *   player = Player(code, constants, inputs, floats, ints, outputs)
- *   player.play(columns, out, items, stride, rows)
+ *   player.play(columns, out)
  *
  * code        int64 words: an operation and its operands, one after another (operations.py writes them in the order that run() reads)
  * constants   float32 buffers; operand -1 is the first of them, -2 the second ..; operands from 0 on are places in the scratch memory
  * inputs      int64 [I, 3]: kind (0 int32, 1 float32), how many numbers, and the place (of the ints or floats) that each column is copied to
  * outputs     int64 [O, 2]: place and how many floats, laid end to end in out
- * items, rows the stored item rows that will be scored next: they are fetched into the cache while the products run, whose own memory
- *             is read in order, so that the two wait for each other's lines (None, 0, None: nothing is fetched)
  *
  * At batch 1 a product takes a few microseconds and a call of numpy half of one, of torch five: here an operation costs ten nanoseconds. */
 #define PY_SSIZE_T_CLEAN
@@ -23,19 +21,11 @@ enum { ADD, SUB, MUL, DIV, MAX, MIN, EQUAL, UNEQUAL };
 enum { RELU, TANH, EXP, SIGMOID, SILU, GELU, NEG, SQRT, RECIPROCAL, LEAKY, NOT };
 enum { SUM, MEAN, AMAX, NORM };
 #define DIMS 4
-#define AHEAD_BYTES (448 << 10) /* of item rows: what a core's second cache holds beside the tower's weights */
-
-typedef struct {
-    const char *items;
-    const int64_t *rows;
-    long stride, count, next, each; /* rows to fetch: how many there are, the next one, how many a block of products */
-} Ahead;
 
 typedef struct {
     float *floats;
     int64_t *ints;
     const float *const *constants;
-    Ahead ahead;
     int64_t lost; /* the row that a table did not have */
 } Memory;
 
@@ -54,7 +44,7 @@ typedef struct {
 #include "_player_linear.h"
 #endif
 
-static void (*linear)(const float *w, const float *b, const float *x, float *out, long n, long width, Ahead *ahead) = linear_plain;
+static void (*linear)(const float *w, const float *b, const float *x, float *out, long n, long width) = linear_plain;
 
 static void choose(void) {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -158,7 +148,7 @@ static int run(const int64_t *p, const int64_t *end, Memory *m) {
             break;
         case LINEAR: /* out, weights [n, width], bias, x [rows, width of x], rows, n, width, width of x; width is x's rounded up to 16 */
             for (long r = 0; r < p[4]; r++)
-                linear(at(m, p[1]), at(m, p[2]), at(m, p[3]) + r * p[7], out + r * p[5], p[5], p[6], &m->ahead);
+                linear(at(m, p[1]), at(m, p[2]), at(m, p[3]) + r * p[7], out + r * p[5], p[5], p[6]);
             p += 8;
             break;
         case PRODUCT: /* out, a [batch, rows, k], b [batch, k, n], batch, rows, k, n */
@@ -249,7 +239,6 @@ typedef struct {
     Py_ssize_t floats, ints, n_constants;
     Py_buffer *buffers;
     const float **constants;
-    long products; /* output numbers of all LINEAR operations: the fetching ahead is spread over them */
 } Player;
 
 static void player_free(Player *self) {
@@ -268,8 +257,7 @@ static int player_init(Player *self, PyObject *args, PyObject *keywords) {
         PyErr_SetString(PyExc_TypeError, "a Player is made once");
         return -1;
     }
-    if (!PyArg_ParseTuple(args, "y*O!y*nny*l", &self->code, &PyList_Type, &constants, &self->inputs, &self->floats, &self->ints, &self->outputs,
-                          &self->products))
+    if (!PyArg_ParseTuple(args, "y*O!y*nny*", &self->code, &PyList_Type, &constants, &self->inputs, &self->floats, &self->ints, &self->outputs))
         return -1;
     Py_ssize_t n = PyList_GET_SIZE(constants);
     self->buffers = calloc(n + 1, sizeof *self->buffers);
@@ -311,12 +299,12 @@ static int take(const Player *self, PyObject *columns, Memory *m) {
 }
 
 static PyObject *player_play(Player *self, PyObject *const *args, Py_ssize_t n_args) {
-    Py_buffer out = {0}, items = {0}, rows = {0};
+    Py_buffer out = {0};
     Memory m = {0};
     PyObject *answer = NULL;
     int bad = 0;
     char *memory = NULL;
-    if (n_args != 5) return PyErr_Format(PyExc_TypeError, "play takes columns, out, items, stride, rows; got %zd arguments", n_args);
+    if (n_args != 2) return PyErr_Format(PyExc_TypeError, "play takes columns and out; got %zd arguments", n_args);
     if (PyObject_GetBuffer(args[1], &out, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) < 0) return NULL;
     const int64_t *part = self->outputs.buf;
     Py_ssize_t n_parts = self->outputs.len / 16, wanted = 0;
@@ -324,19 +312,6 @@ static PyObject *player_play(Player *self, PyObject *const *args, Py_ssize_t n_a
     if (out.len != wanted) {
         PyErr_Format(PyExc_ValueError, "out must hold %zd bytes, got %zd", wanted, out.len);
         goto done;
-    }
-    if (args[4] != Py_None) {
-        if (PyObject_GetBuffer(args[2], &items, PyBUF_C_CONTIGUOUS) < 0 || PyObject_GetBuffer(args[4], &rows, PyBUF_C_CONTIGUOUS) < 0) goto done;
-        long stride = PyLong_AsLong(args[3]);
-        if (stride < 1) {
-            if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "stride must be at least 1, got %ld", stride);
-            goto done;
-        }
-        long most = AHEAD_BYTES / stride, count = rows.len / 8, n = items.len / stride;
-        m.ahead = (Ahead){items.buf, rows.buf, stride, count < most ? count : most, 0, 0};
-        for (long c = 0; c < m.ahead.count; c++) /* never beyond the rows: what is not there is not worth a fetch */
-            if (m.ahead.rows[c] >= n) m.ahead.count = 0;
-        m.ahead.each = self->products ? (m.ahead.count * 4 + self->products - 1) / self->products : 0;
     }
     memory = calloc(1, self->floats * 4 + self->ints * 8 + 128);
     if (!memory) {
@@ -363,13 +338,11 @@ static PyObject *player_play(Player *self, PyObject *const *args, Py_ssize_t n_a
 done:
     free(memory);
     PyBuffer_Release(&out);
-    if (items.obj) PyBuffer_Release(&items);
-    if (rows.obj) PyBuffer_Release(&rows);
     return answer;
 }
 
 static PyMethodDef player_methods[] = {
-    {"play", (PyCFunction)(void (*)(void))player_play, METH_FASTCALL, "play(columns, out, items, stride, rows)"},
+    {"play", (PyCFunction)(void (*)(void))player_play, METH_FASTCALL, "play(columns, out)"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -16,20 +16,9 @@ TARGET static inline __attribute__((always_inline)) NAME(vf) NAME(load)(const fl
     return x;
 }
 
-/* Fetch the next few item rows into the second cache. NOTE always inlined: see _maxsim_kernel.h. */
-TARGET static inline __attribute__((always_inline)) void NAME(fetch)(Ahead *ahead) {
-    for (long i = 0; i < ahead->each && ahead->next < ahead->count; i++) {
-        int64_t row = ahead->rows[ahead->next++];
-        if (row < 0) continue;
-        const char *line = ahead->items + row * ahead->stride;
-        for (long b = 0; b < ahead->stride; b += 64) __builtin_prefetch(line + b, 0, 2);
-    }
-}
-
-TARGET static void NAME(linear)(const float *w, const float *b, const float *x, float *out, long n, long width, Ahead *ahead) {
+TARGET static void NAME(linear)(const float *w, const float *b, const float *x, float *out, long n, long width) {
     long o = 0;
     for (; o + 4 <= n; o += 4, w += 4 * width) {
-        NAME(fetch)(ahead);
         NAME(vf) s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
         for (long k = 0; k < width; k += LANES) {
             NAME(vf) v = NAME(load)(x + k);

@@ -112,7 +112,6 @@ def _layer(p: Program, x: Register, weight: Tensor, bias: Tensor | None, result:
         raise Untraceable("a bias that is no vector of parameters")
     packed = p.packed(weight)
     p.emit("LINEAR", out.place, packed.place, b.place, x.place, x.size // width, n, packed.shape[1], width)
-    p.products += n * (x.size // width)
     return out
 
 

@@ -52,7 +52,6 @@ class Program:
         self.code: list[int] = []
         self.constants: list[NDArray[np.float32]] = []
         self.floats = self.ints = 0
-        self.products = 0  # output numbers of all layers
         self._registers: dict[int, Register | None] = {}  # by the id of a tensor that depends on the inputs
         self._parameters: dict[Any, Register] = {}
         self._alive: list[Any] = []  # an id is unique only while its object lives

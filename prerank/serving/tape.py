@@ -40,18 +40,13 @@ class Tape:
         parts = [[r.place, r.size] for r in (vector, bias) if r is not None]
         slack = 16  # floats behind the last register, which a layer may read (times zero)
         self._player = player.Player(np.array(program.code, np.int64), program.constants, np.array(spec, np.int64).reshape(-1, 3),
-                                     program.floats + slack, program.ints, np.array(parts, np.int64), program.products)  # fmt: skip
+                                     program.floats + slack, program.ints, np.array(parts, np.int64))  # fmt: skip
 
-    def __call__(
-        self, columns: dict[str, Array], items: Array | None = None, rows: Array | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Columns of one row [1, ...] -> vector [sum Hu K], bias [T] or None. Safe to call from several threads.
-
-        items, rows   stored item rows and which of them will be scored next (int64): the first of them are fetched into the cache meanwhile
-        """
+    def __call__(self, columns: dict[str, Array]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Columns of one row [1, ...] -> vector [sum Hu K], bias [T] or None. Safe to call from several threads."""
         out = np.empty(self._numbers, np.float32)
         given = tuple([columns[name] for name in self.inputs])
-        self._player.play(given, out, items, 0 if items is None else items.strides[0], rows)
+        self._player.play(given, out)
         return (out, None) if self._numbers == self._width else (out[: self._width], out[self._width :])
 
     def __repr__(self) -> str:

@@ -126,12 +126,3 @@ def test_columns_of_another_length_are_refused():
     tape = record(encode(lambda x, i: 2 * x), {"x": torch.randn(2, 6), "i": torch.zeros(2, dtype=torch.int32)})
     with pytest.raises(ValueError, match="column 0 must hold 6 numbers of 4 bytes, got 20 bytes"):
         tape({"x": np.zeros((1, 5), np.float32), "i": np.array([0], np.int32)})
-
-
-def test_fetching_item_rows_ahead_changes_nothing():
-    layer = nn.Linear(6, 9)
-    tape = record(encode(lambda x, i: layer(x)), {"x": torch.randn(2, 6), "i": torch.zeros(2, dtype=torch.int32)})
-    columns = {"x": np.ones((1, 6), np.float32), "i": np.array([0], np.int32)}
-    items = np.zeros((4, 32), np.float32)
-    for rows in ([0, 3, -1, 2] * 9, [], [99], [-5]):
-        np.testing.assert_array_equal(tape(columns, items, np.array(rows, np.int64))[0], tape(columns)[0])
