@@ -34,7 +34,13 @@ class Feature(BaseModel):
     share: str | None = Field(None, description="another feature whose vocabulary and table this one uses")
     min_count: int = Field(1, ge=1, description="values seen fewer times in train become 'unknown'")
     bins: int | None = Field(None, ge=2, description="numeric: equal-frequency bins; none: standardised")
-    encoding: Literal["learned", "raw"] = Field("learned", description="numeric without bins: x w + b, or x itself and zeros")
+    encoding: Literal["learned", "raw", "autodis"] = Field(
+        "learned", description="numeric without bins: x w + b, x itself and zeros, or soft bins"
+    )
+    # Not told where they are as they always were: a fingerprint of before these keys stays what it was.
+    meta_embeddings: int = Field(16, ge=2, exclude_if=lambda n: n == 16, description="autodis: how many soft bins")
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False, exclude_if=lambda t: t == 1.0,
+                               description="autodis: smaller makes the bins harder")  # fmt: skip
     separator: str = Field("|", min_length=1, description="multi, sequence: splits a string column")
     max_length: int = Field(32, ge=1, description="multi: first n values kept; sequence: last n kept")
     pooling: Literal["mean", "attention"] = Field("mean", description="multi, sequence: how values become one field")
@@ -49,6 +55,9 @@ class Feature(BaseModel):
             raise ValueError(f"feature '{self.name}': dim belongs to kind vector, this is {self.kind}")
         if self.kind != "numeric" and self.bins is not None:
             raise ValueError(f"feature '{self.name}': bins belong to kind numeric, this is {self.kind}")
+        if self.encoding == "autodis" and (self.kind != "numeric" or self.bins is not None):
+            kind = self.kind if self.bins is None else f"{self.kind} with bins"
+            raise ValueError(f"feature '{self.name}': encoding autodis belongs to kind numeric without bins, this is {kind}")
         if self.share is not None and self.kind in ("numeric", "vector"):
             raise ValueError(f"feature '{self.name}': share needs a vocabulary, kind {self.kind} has none")
         return self

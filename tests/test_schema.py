@@ -32,6 +32,13 @@ def test_the_fingerprint_changes_with_anything() -> None:
     assert len({one.fingerprint(), one.model_copy(update={"width": 7}).fingerprint(), small_schema(("a", "b")).fingerprint()}) == 3
 
 
+def test_keys_that_came_later_leave_fingerprints_as_they_were_until_they_are_set() -> None:
+    plain = Feature(name="a", side="user", kind="numeric")
+    assert not {"meta_embeddings", "temperature"} & set(plain.model_dump())
+    set_ = Feature(name="a", side="user", kind="numeric", encoding="autodis", meta_embeddings=8, temperature=0.5)
+    assert Feature.model_validate(set_.model_dump(mode="json")) == set_
+
+
 @pytest.mark.parametrize(
     ("features", "message"),
     [
@@ -40,6 +47,9 @@ def test_the_fingerprint_changes_with_anything() -> None:
         ([{"name": "a", "side": "user", "share": "b"}], "feature 'a': share must name a feature, got 'b'"),
         ([{"name": "a", "side": "user", "kind": "vector"}], "feature 'a': a vector needs dim"),
         ([{"name": "a", "side": "user", "bins": 5}], "feature 'a': bins belong to kind numeric"),
+        ([{"name": "a", "side": "user", "encoding": "autodis"}],
+         "feature 'a': encoding autodis belongs to kind numeric without bins, this is categorical"),
+        ([{"name": "a", "side": "user", "kind": "numeric", "bins": 4, "encoding": "autodis"}], "this is numeric with bins"),
         ([{"name": "a", "side": "user", "kind": "numeric", "share": "u"}], "feature 'a': share needs a vocabulary"),
     ],
 )

@@ -7,7 +7,7 @@ features which share a vocabulary share rows, on either side.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prerank.batch import Columns
+from prerank.layers.numeric import dense
 from prerank.schema import FIRST, MISSING, PADDING, UNKNOWN, Feature, Schema
 
 _TAKEN = frozenset(dir(nn.ModuleDict()))
@@ -24,16 +25,17 @@ class Embeddings(nn.Module):
     """Turns the columns of a side into its fields [rows, F, D], in the schema's order.
 
     Categorical and binned values are rows of a table; multi-valued and sequence features are the
-    masked mean of theirs (or a learned attention over them); a standardised number x is x w + b
-    and a given vector is W x + b. A table of another width than D is followed by a linear layer
+    masked mean of theirs (or a learned attention over them); a standardised number x is x w + b, or
+    a mixture of meta-embeddings (AutoDis), and a given vector is W x + b. A table of another width than D is followed by a linear layer
     to D, so that gates see equal fields (our choice).
 
     schema   which features
     sizes    rows of each vocabulary, the three reserved ones included
     std      of the tables' normal initialisation
+    unpooled sides that are read by `tokens`: their lists need no pooling
     """
 
-    def __init__(self, schema: Schema, sizes: Mapping[str, int], std: float = 0.05) -> None:
+    def __init__(self, schema: Schema, sizes: Mapping[str, int], std: float = 0.05, unpooled: Collection[str] = ()) -> None:
         super().__init__()
         self.width = schema.width
         self.features: dict[str, list[Feature]] = {"user": schema.fields("user"), "item": schema.fields("item")}
@@ -60,10 +62,15 @@ class Embeddings(nn.Module):
              for f in fields if f.embedded and int(self.table_of[f.name]) != self.width}
         )
         self.dense = nn.ModuleDict(
-            {_key(f): nn.Linear(f.dim or 1, self.width) for f in fields if not f.embedded and f.encoding == "learned"}
+            {_key(f): dense(f, self.width, std) for f in fields if not f.embedded and f.encoding != "raw"}
         )
         self.attention = nn.ModuleDict(
-            {_key(f): AttentionPooling(int(self.table_of[f.name])) for f in fields if f.many and f.pooling == "attention"}
+            {
+                _key(f): AttentionPooling(int(self.table_of[f.name]))
+                for side, features in self.features.items()
+                for f in features
+                if f.many and f.pooling == "attention" and side not in unpooled
+            }
         )
 
     def forward(self, side: Literal["user", "item"], columns: Columns) -> Tensor:
@@ -82,13 +89,34 @@ class Embeddings(nn.Module):
                 fields[f.name] = self._one(f, columns[f.name])
         return torch.stack([fields[f.name] for f in features], dim=1)
 
+    def tokens(self, side: Literal["user", "item"], columns: Columns) -> tuple[Tensor, Tensor]:
+        """Columns of one side -> [rows, L, D] and a mask [rows, L], False where a list is padded.
+
+        One token for every field that is no list, max_length for every list, in the schema's order.
+        """
+        vectors, masks = [], []
+        for f in self.features[side]:
+            column = columns[f.name]
+            vectors.append(self._values(f, column) if f.many else self._one(f, column).unsqueeze(1))  # [rows, 1 or length, D]
+            masks.append(column != PADDING if f.many else torch.ones(len(column), 1, dtype=torch.bool, device=column.device))
+        return torch.cat(vectors, dim=1), torch.cat(masks, dim=1)
+
+    def _values(self, f: Feature, column: Tensor) -> Tensor:
+        """A list's values [rows, length] -> their vectors, as wide as a field.  # [rows, length, D]"""
+        vectors = self._rows(f, column)
+        return self.resize[_key(f)](vectors) if _key(f) in self.resize else vectors
+
+    def _rows(self, f: Feature, column: Tensor) -> Tensor:
+        """The table's rows of a column's values, of the table's width."""
+        return F.embedding(column.long() + self.offset[f.name], self.tables[self.table_of[f.name]], sparse=self.sparse)
+
     def _one(self, f: Feature, column: Tensor) -> Tensor:
         """One feature's column -> its field [rows, D]."""
         key = _key(f)
         if not f.embedded:
             value = column.unsqueeze(1) if column.dim() == 1 else column
             return F.pad(value, (0, self.width - 1)) if f.encoding == "raw" else self.dense[key](value)
-        vectors = F.embedding(column.long() + self.offset[f.name], self.tables[self.table_of[f.name]], sparse=self.sparse)
+        vectors = self._rows(f, column)
         if f.many:
             mask = column != PADDING  # [rows, max_length]
             vectors = self.attention[key](vectors, mask) if key in self.attention else masked_mean(vectors, mask)

@@ -50,10 +50,10 @@ FEATURES = [
     {"name": "income", "side": "user", "kind": "numeric"},
     {"name": "seen", "side": "user", "kind": "sequence", "share": "item", "max_length": 4, "pooling": "attention"},
     {"name": "tab", "side": "context"},
-    {"name": "hour", "side": "context", "kind": "numeric"},
+    {"name": "hour", "side": "context", "kind": "numeric", "encoding": "autodis", "meta_embeddings": 6, "temperature": 0.3},
     {"name": "item", "side": "item"},
     {"name": "tags", "side": "item", "kind": "multi", "width": 5},
-    {"name": "price", "side": "item", "kind": "numeric"},
+    {"name": "price", "side": "item", "kind": "numeric", "encoding": "autodis"},
     {"name": "picture", "side": "item", "kind": "vector", "dim": 3},
 ]
 
