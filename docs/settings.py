@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from prerank import config
+from prerank.build import GIVEN
 from prerank.cli import VERBS
 from prerank.datasets import RECIPES
 from prerank.losses import LOSSES, TERMS
@@ -152,7 +153,7 @@ def _cell(text: str) -> str:
 SECTIONS: dict[str, Callable[[], str]] = {
     **{f"keys-{section}": keys(section) for section in MODELS},
     "models-options": options(TOWERS, 2),
-    "losses-options": options({**LOSSES, **TERMS}, 0, ("logits", "labels", "where", "weight", "objective", "stages")),
+    "losses-options": options({**LOSSES, **TERMS}, 0, ("logits", "labels", "where", *GIVEN)),
     **{f"meanings-{name}": meanings(name) for name in TOWERS},
     "recipes": recipes,
     "verbs": verbs,
