@@ -147,6 +147,14 @@ class Tower(Protocol):
     def __call__(self, fields: Tensor | None, ids: Tensor) -> Representation: ...
 
 
+class TokenTower(Protocol):
+    """tokens [rows, L, D], ids [rows] and mask [rows, L] (False = padding) -> Representation: lists are read value by value."""
+
+    reads_tokens: bool
+
+    def __call__(self, tokens: Tensor, ids: Tensor, mask: Tensor) -> Representation: ...
+
+
 @runtime_checkable
 class Head(Protocol):
     """Compares a user with items; what is stored is what `prepare_*` returns.

@@ -32,6 +32,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "dat-dot-id-head": {"name": "dat", "hidden": [16, 12], "width": 8, "similarity": "dot", "temperature": "none", "id_head": 6,
                         "gate": "light_se"},
     "ihm-dat": {"name": "ihm_dat", "hidden": [16, 12], "width": 8},
+    "rcg": {"name": "rcg", "hidden": [16, 12], "width": 8, "feed_forward": 12},
+    "rcg-id-head": {"name": "rcg", "hidden": [16, 12], "width": 8, "layers": 1, "attention_heads": 3, "id_head": 5, "similarity": "dot"},
     "hit": {"name": "hit", "hidden": [16, 12], "generator": [10], "width": 6},
     "hit-dot-id-head": {"name": "hit", "hidden": [16, 12], "generator": [], "heads": 1, "width": 6, "similarity": "dot", "id_head": 5,
                         "gate": "senet"},

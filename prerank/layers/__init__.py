@@ -7,6 +7,7 @@ from prerank.layers.factorization import pairwise_products
 from prerank.layers.gating import GATES, LightSE, SENet
 from prerank.layers.linear import Linear
 from prerank.layers.mlp import MLP, Block, FullyConnected
+from prerank.layers.transformer import EncoderLayer
 
 __all__ = [
     "GATES",
@@ -17,6 +18,7 @@ __all__ = [
     "CrossMixture",
     "CrossVector",
     "Embeddings",
+    "EncoderLayer",
     "FullyConnected",
     "IdTable",
     "IdVectors",

@@ -11,10 +11,12 @@ from prerank.towers.ihm_dat import ihm_dat
 from prerank.towers.inttower import inttower
 from prerank.towers.mf import mf
 from prerank.towers.ranktower import ranktower
+from prerank.towers.rcg import rcg
 from prerank.towers.two_tower import TwoTower
 
 TOWERS: dict[str, Callable[..., TwoTower]] = {
     "mf": mf, "dssm": dssm, "inttower": inttower, "ranktower": ranktower, "dat": dat, "ihm_dat": ihm_dat, "hit": hit,
+    "rcg": rcg,
 }  # fmt: skip
 
-__all__ = ["TOWERS", "CrossMaxSim", "MaxSim", "TwoTower", "dat", "dssm", "hit", "ihm_dat", "inttower", "maxsim", "mf", "ranktower"]
+__all__ = ["TOWERS", "CrossMaxSim", "MaxSim", "TwoTower", "dat", "dssm", "hit", "ihm_dat", "inttower", "maxsim", "mf", "ranktower", "rcg"]

@@ -10,10 +10,11 @@ of one head a side.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from prerank.batch import Group, Representation, Tower
+from prerank.batch import Group, Representation, TokenTower, Tower
 from prerank.layers import IdTable
 from prerank.schema import Schema
 from prerank.towers.heads import MaxSim
@@ -36,18 +37,19 @@ class IdTower(nn.Module):
 
 
 class WithIdHead(nn.Module):
-    """A tower and an id tower side by side: their groups joined, their biases added."""
+    """A tower, of fields or of tokens, and an id tower side by side: their groups joined, their biases added."""
 
     needs_fields = True
 
-    def __init__(self, inner: Tower, ids: IdTower) -> None:
+    def __init__(self, inner: Tower | TokenTower, ids: IdTower) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner: Any = inner
         self.ids = ids
+        self.reads_tokens = getattr(inner, "reads_tokens", False)
         self.guesses = getattr(inner, "guesses", False)
 
-    def forward(self, fields: Tensor | None, ids: Tensor) -> Representation:
-        inner, own = self.inner(fields, ids), self.ids(fields, ids)
+    def forward(self, fields: Tensor | None, ids: Tensor, *mask: Tensor) -> Representation:
+        inner, own = self.inner(fields, ids, *mask), self.ids(fields, ids)
         bias = own.bias if inner.bias is None else inner.bias + own.bias
         return Representation((*inner.groups, *own.groups), bias, inner.guess)
 
@@ -80,7 +82,7 @@ def mf(schema: Schema, sizes: Mapping[str, int], *, width: int = 64, std: float 
 
 
 def with_id_head(
-    schema: Schema, sizes: Mapping[str, int], user: Tower, item: Tower, width: int, std: float
+    schema: Schema, sizes: Mapping[str, int], user: Tower | TokenTower, item: Tower | TokenTower, width: int, std: float
 ) -> tuple[WithIdHead, WithIdHead]:
     """Both towers with an id head beside them."""
     user_ids, item_ids = id_towers(schema, sizes, width, std)

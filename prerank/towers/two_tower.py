@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from prerank.batch import Batch, Columns, Head, Output, Representation, Tower
+from prerank.batch import Batch, Columns, Head, Output, Representation, TokenTower, Tower
 from prerank.layers import Embeddings
 from prerank.schema import Schema
 
@@ -16,12 +16,13 @@ class TwoTower(nn.Module):
     """Batch -> Output, and columns of one side -> what is stored of it.
 
     embeddings    makes the fields; None when neither tower reads any (matrix factorisation)
-    user, item    towers: fields [rows, F, D], ids [rows] -> Representation
+    user, item    towers: fields [rows, F, D], ids [rows] -> Representation; or of tokens, see `batch.TokenTower`
     head          compares them
     guesses       true when the towers guess the other side's vectors, as DAT's do (`Representation.guess`)
     """
 
-    def __init__(self, schema: Schema, embeddings: Embeddings | None, user: Tower, item: Tower, head: Head) -> None:
+    def __init__(self, schema: Schema, embeddings: Embeddings | None, user: Tower | TokenTower, item: Tower | TokenTower,
+                 head: Head) -> None:  # fmt: skip
         super().__init__()
         self.user_id, self.item_id = schema.user_id, schema.item_id
         self.embeddings = embeddings
@@ -39,10 +40,14 @@ class TwoTower(nn.Module):
 
     def encode(self, side: Literal["user", "item"], columns: Columns) -> Representation:
         """Columns of one side -> its prepared representation, as it is stored and scored."""
-        tower = self.user if side == "user" else self.item
+        tower: Any = self.user if side == "user" else self.item
         ids = columns[self.user_id if side == "user" else self.item_id]
-        fields = self.embeddings(side, columns) if self.embeddings is not None and tower.needs_fields else None
-        representation = tower(fields, ids)
+        if self.embeddings is not None and getattr(tower, "reads_tokens", False):
+            tokens, mask = self.embeddings.tokens(side, columns)
+            representation = tower(tokens, ids, mask)
+        else:
+            fields = self.embeddings(side, columns) if self.embeddings is not None and tower.needs_fields else None
+            representation = tower(fields, ids)
         return self.head.prepare_user(representation) if side == "user" else self.head.prepare_items(representation)
 
     def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:

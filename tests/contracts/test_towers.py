@@ -186,7 +186,8 @@ def test_at_learning_rate_zero_a_label_never_reaches_its_own_logit(name: str) ->
     assert torch.equal(seen[0], seen[1])
 
 
-CITED = {"mf": "2009", "dssm": "2013", "inttower": "2022", "ranktower": "2024", "dat": "2021", "hit": "2025", "ihm_dat": "2026"}
+CITED = {"mf": "2009", "dssm": "2013", "inttower": "2022", "ranktower": "2024", "dat": "2021", "hit": "2025", "ihm_dat": "2026",
+         "rcg": "2026"}  # fmt: skip
 
 
 @pytest.mark.parametrize(("module", "year"), CITED.items())

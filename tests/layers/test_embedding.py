@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prerank.layers import Embeddings, IdTable
+from prerank.layers import Embeddings, IdTable, IdVectors
 from prerank.layers.embedding import AttentionPooling, masked_mean
 from prerank.schema import FIRST, MISSING, UNKNOWN, Feature, Schema
 from tests.conftest import SIZES, small_batch, small_schema
@@ -95,3 +95,33 @@ def test_attention_pooling_of_an_empty_list_is_zero_and_padding_is_left_out() ->
     assert out[1].tolist() == [0.0] * 4
     torch.testing.assert_close(out[0], pool(vectors[:1, :2], mask[:1, :2])[0])
     assert out[0].detach().numpy() != pytest.approx(vectors[0, :2].mean(0).numpy(), abs=1e-6)
+
+
+def test_tokens_are_fields_and_every_value_of_a_list() -> None:
+    layer, batch = Embeddings(small_schema(), SIZES, unpooled=("user", "item")), small_batch()
+    tokens, mask = layer.tokens("user", batch.user)
+    assert tokens.shape == (10, 3 + 5, 6)  # user_id, age, five of the history, hour
+    fields = Embeddings.forward(layer, "item", batch.item)
+    item, item_mask = layer.tokens("item", batch.item)
+    torch.testing.assert_close(item[:, [0, 4, 5]], fields[:, [0, 2, 3]])  # what is no list is the field
+    assert torch.equal(item_mask[:, 1:4], batch.item["genres"] != 0)
+    rows = batch.user["history"].long() + layer.offset["history"]
+    torch.testing.assert_close(tokens[:, 2:7], layer.tables["6"][rows])
+    assert torch.equal(mask[:, 2:7], batch.user["history"] != 0)
+    assert mask[:, [0, 1, 7]].all()
+
+
+def test_tokens_of_another_width_are_brought_to_d() -> None:
+    features = (Feature(name="seen", side="user", kind="sequence", max_length=2, width=4),)
+    layer = Embeddings(Schema(features=features, user_id="u", item_id="i", width=3), {"seen": 7, "u": 4, "i": 4}, unpooled=("user",))
+    tokens, mask = layer.tokens("user", {"seen": torch.tensor([[3, 0]])})
+    torch.testing.assert_close(tokens[0, 0], layer.resize["seen"].weight @ layer.tables["4"][3])
+    assert mask.tolist() == [[True, False]]
+
+
+def test_id_vectors_are_rows_of_their_table() -> None:
+    vectors = IdVectors(6, "u", 3)
+    assert torch.equal(vectors(torch.tensor([5, 3], dtype=torch.int32)), vectors.table[[5, 3]])
+    assert list(vectors.row_counts({"u": torch.arange(6)})) == ["table"]
+    vectors.fill_cold_rows({"u": torch.tensor([0, 0, 0, 1, 1, 0])})
+    torch.testing.assert_close(vectors.table[2], vectors.table[3:5].mean(dim=0))

@@ -96,6 +96,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dssm": {"name": "dssm", "hidden": [24, 16]},
     "dat": {"name": "dat", "hidden": [24, 16], "width": 8},
     "hit": {"name": "hit", "hidden": [24, 16], "generator": [12], "width": 8, "id_head": 4},
+    "rcg": {"name": "rcg", "hidden": [24, 16], "width": 8, "feed_forward": 16},
     "mf": {"name": "mf", "width": 12},
     "ranktower": {"name": "ranktower", "hidden": [24, 16], "heads": 3, "item_heads": 2, "head_width": 8, "id_head": 5},
     "lr": {"name": "lr"},
