@@ -75,7 +75,10 @@ class Opened:
     users: dict[str, np.ndarray]
     encoders: dict[str, Categorical]
     calibrators: dict[str, Platt]
+    user_vectors: None = None
     folder: Path = Path("-")
+    columns: tuple[()] = ()  # a ranker's
+    user_vectors: None = None
 
 
 def schema() -> Schema:

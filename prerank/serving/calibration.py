@@ -67,7 +67,9 @@ class Platt:
         return cls(float(a), float(w[1] - a * center))
 
     def __call__(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        return sigmoid(self.a * np.asarray(logits, np.float64) + self.b)
+        z = np.multiply(logits, self.a, dtype=np.float64)
+        z += self.b
+        return _sigmoid(z)
 
     def state(self) -> dict[str, Any]:
         return {"kind": self.kind, "a": self.a, "b": self.b}
@@ -127,7 +129,16 @@ def load(state: dict[str, Any]) -> Calibrator:
 
 def sigmoid(z: NDArray[np.floating]) -> NDArray[np.float64]:
     """1 / (1 + e^-z) without overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(z, np.float64)))
+    return _sigmoid(np.array(z, np.float64))
+
+
+def _sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """In place: a request has a few hundred numbers, of which each new array costs as much as the arithmetic."""
+    z *= 0.5
+    np.tanh(z, out=z)
+    z += 1.0
+    z *= 0.5
+    return z
 
 
 def _checked(logits: NDArray[np.floating], labels: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
