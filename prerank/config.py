@@ -12,12 +12,15 @@ import types
 import typing
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prerank.schema import Feature, Schema
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class ConfigError(ValueError):
@@ -127,7 +130,7 @@ class Data(_Strict):
             return Schema(features=self.features, user_id=self._id_feature("user"), item_id=self._id_feature("item"),
                           objectives=tuple(self.labels), width=self.width)  # fmt: skip
         except ValidationError as error:
-            raise ConfigError("\n".join(f"data.features: {_sentence(e)}" for e in error.errors())) from None
+            raise ConfigError("\n".join(f"data.features: {_sentence(e, Schema)}" for e in error.errors())) from None
 
     def _id_feature(self, side: str) -> str:
         column = self.user_id if side == "user" else self.item_id
@@ -263,10 +266,15 @@ def override(raw: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> dic
 
 def parse(raw: dict[str, Any], overrides: list[str] | tuple[str, ...] = (), where: str = "config") -> Config:
     """Check a plain mapping. Raises ConfigError naming every problem at once."""
+    return checked(Config, override(raw, overrides), where)
+
+
+def checked(kind: type[M], raw: dict[str, Any], where: str) -> M:
+    """A plain mapping as settings of a kind. Raises ConfigError naming every problem at once."""
     try:
-        return Config.model_validate(override(raw, overrides))
+        return kind.model_validate(raw)
     except ValidationError as error:
-        problems = [_sentence(e) for e in error.errors()]
+        problems = [_sentence(e, kind) for e in error.errors()]
         raise ConfigError("\n".join(f"{where}: {p}" for p in problems)) from None
 
 
@@ -311,37 +319,43 @@ def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"--set '{override}': the value is not valid YAML") from None
-    return _put(raw, key.split("."), value, override)
+    return put(raw, key, value, f"--set '{override}'")
 
 
-def _put(node: Any, path: list[str], value: Any, override: str) -> Any:
+def put(raw: dict[str, Any], key: str, value: Any, where: str) -> dict[str, Any]:
+    """A copy of a plain mapping with a value at a path, 'a.0.b'. Raises ConfigError, which starts with `where`."""
+    found: dict[str, Any] = _put(raw, key.split("."), value, where)
+    return found
+
+
+def _put(node: Any, path: list[str], value: Any, where: str) -> Any:
     if not path:
         return value
     head, *rest = path
     if isinstance(node, (list, tuple)):
         if not head.isdecimal() or int(head) >= len(node):
-            raise ConfigError(f"--set '{override}': '{head}' must be an index below {len(node)}")
-        return [_put(v, rest, value, override) if i == int(head) else v for i, v in enumerate(node)]
+            raise ConfigError(f"{where}: '{head}' must be an index below {len(node)}")
+        return [_put(v, rest, value, where) if i == int(head) else v for i, v in enumerate(node)]
     if node is not None and not isinstance(node, dict):
-        raise ConfigError(f"--set '{override}': '{head}' lies inside a plain value")
+        raise ConfigError(f"{where}: '{head}' lies inside a plain value")
     node = node or {}
-    return {**node, head: _put(node.get(head), rest, value, override)}
+    return {**node, head: _put(node.get(head), rest, value, where)}
 
 
-def _sentence(error: Any) -> str:
+def _sentence(error: Any, kind: type[BaseModel]) -> str:
     """One pydantic error as `key.path: rule, got value`."""
     path = ".".join(str(p) for p in error["loc"])
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
-        return f"unknown key '{path}'{nearest(str(key), _keys_at(parents))}"
+        return f"unknown key '{path}'{nearest(str(key), _keys_at(kind, parents))}"
     message = error["msg"].removeprefix("Value error, ")
     got = "" if error["type"] in ("missing", "value_error") else f"; got {error['input']!r}"
     return f"{path}: {message}{got}" if path else f"{message}{got}"
 
 
-def _keys_at(path: list[Any]) -> list[str]:
-    """Valid keys of the mapping at a path of the config."""
-    model: Any = Config
+def _keys_at(kind: type[BaseModel], path: list[Any]) -> list[str]:
+    """Valid keys of the mapping at a path of the settings."""
+    model: Any = kind
     for part in path:
         if isinstance(part, int) or not (isinstance(model, type) and issubclass(model, BaseModel)):
             continue
