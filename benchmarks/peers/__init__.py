@@ -1,0 +1,1 @@
+"""Our models beside other libraries' own, with equal weights."""
