@@ -17,7 +17,7 @@ import pyarrow.csv as pc
 from prerank.data.errors import DataError
 from prerank.datasets.files import cast
 
-BLOCK = 16 << 20  # bytes parsed at once
+BLOCK = 4 << 20  # bytes parsed at once
 COMPACT = 1 << 20  # rows that `FirstSeen` lets wait
 
 
