@@ -104,7 +104,7 @@ class Derived(_Strict):
 class Data(_Strict):
     """Where the log is and what its columns mean. A recipe fills in all of it; what is written here wins."""
 
-    recipe: str | None = Field(None, description="a data set the house knows: movielens, kuairand, simulated")
+    recipe: str | None = Field(None, description="a data set the house knows, one of `prerank data list`")
     options: dict[str, Any] = Field(default_factory=dict, description="the recipe's own options")
     log: str | None = Field(None, description="CSV or Parquet file, a glob, or a folder of Parquet parts")
     users: str | None = Field(None, description="table of user features, one row a user")
