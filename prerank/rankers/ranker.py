@@ -56,10 +56,11 @@ class Ranker(nn.Module):
 
     def pairs(self, users: Columns, items: Columns, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor | None]:
         """Columns of distinct users and items, and the rows of each pair [P], [P] -> logits [P, T], hidden [P, K] or None."""
-        logits = hidden = None
+        logits: Tensor | None = None
+        hidden: Tensor | None = None
         if self.embeddings is not None and self.network is not None:
             fields = [self.embeddings("user", users)[user], self.embeddings("item", items)[item]]  # [P, Fu, D], [P, Fi, D]
-            logits, hidden = self.network(torch.cat(fields, dim=1))
+            logits, hidden = (_full(x) for x in self.network(torch.cat(fields, dim=1)))
         for part in (self.wide, self.product):
             if part is not None:
                 beside = part(users, items, user, item)
@@ -132,6 +133,11 @@ def id_product(schema: Schema, sizes: Mapping[str, int], width: int | None, std:
 def pair_shape(schema: Schema) -> tuple[int, int]:
     """Fields of a pair and their width, F and D of what a network sees."""
     return sum(f.field for f in schema.features), schema.width
+
+
+def _full(values: Tensor | None) -> Tensor | None:
+    """What autocast made half, in fp32: losses and biases beside it want no less."""
+    return values.float() if values is not None and values.dtype == torch.bfloat16 else values
 
 
 def _lists(values: Tensor, kept: Tensor | None, b: int, c: int) -> Tensor:

@@ -182,6 +182,16 @@ def test_every_parameter_learns(name: str) -> None:
     assert silent == []
 
 
+def test_bf16_is_near_and_ends_in_fp32(ranker: Ranker) -> None:
+    batch = small_batch(lists=6, candidates=7)
+    full = evaluated(ranker, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = evaluated(ranker, batch)
+    assert half.logits.dtype == torch.float32
+    assert half.hidden is None or half.hidden.dtype == torch.float32
+    torch.testing.assert_close(half.logits, full.logits, atol=0.05, rtol=0.05)
+
+
 @pytest.mark.parametrize("name", RANKERS)
 def test_one_batch_can_be_overfitted(name: str) -> None:
     model, batch = small_ranker(name), small_batch(lists=16, users=16, items=15)
