@@ -17,6 +17,7 @@ from prerank.build import GIVEN
 from prerank.cli import VERBS
 from prerank.datasets import RECIPES
 from prerank.losses import LOSSES, TERMS
+from prerank.rankers import RANKERS
 from prerank.schema import Feature
 from prerank.towers import TOWERS
 
@@ -88,11 +89,25 @@ def meanings(name: str) -> Callable[[], str]:
     """What a model's options are for: the paragraph of its recipe's docstring."""
 
     def block() -> str:
-        text = inspect.getdoc(TOWERS[name]) or ""
-        lines = [line for line in text.splitlines() if re.match(r"^( {2,}|[a-z_, ]+ {3,})\S", line)]
-        return "```text\n" + "\n".join(lines).strip("\n") + "\n```" if lines else ""
+        said = _said(TOWERS[name])
+        return f"```text\n{said}\n```" if said else ""
 
     return block
+
+
+def all_meanings(catalogue: dict[str, Any]) -> Callable[[], str]:
+    """The same for every model of a catalogue that says something, one after another."""
+
+    def blocks() -> str:
+        return "\n\n".join(f"`{name}`:\n\n```text\n{said}\n```" for name, make in catalogue.items() if (said := _said(make)))
+
+    return blocks
+
+
+def _said(make: Any) -> str:
+    """The lines of a recipe's docstring that explain options."""
+    lines = [line for line in (inspect.getdoc(make) or "").splitlines() if re.match(r"^( {2,}|[a-z_, ]+ {3,})\S", line)]
+    return "\n".join(lines).strip("\n")
 
 
 def recipes() -> str:
@@ -153,6 +168,8 @@ def _cell(text: str) -> str:
 SECTIONS: dict[str, Callable[[], str]] = {
     **{f"keys-{section}": keys(section) for section in MODELS},
     "models-options": options(TOWERS, 2),
+    "rankers-options": options(RANKERS, 2),
+    "rankers-meanings": all_meanings(RANKERS),
     "losses-options": options({**LOSSES, **TERMS}, 0, ("logits", "labels", "where", *GIVEN)),
     **{f"meanings-{name}": meanings(name) for name in TOWERS},
     "recipes": recipes,
