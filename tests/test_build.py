@@ -63,3 +63,24 @@ def test_an_objective_needs_a_term() -> None:
 def test_what_is_served_is_what_was_described() -> None:
     meta = {"model": {"name": "dssm", "hidden": [8], "width": 4}, "schema": small_schema().model_dump(mode="json"), "sizes": SIZES}
     assert build.served(meta).head.groups[0].width == 4
+
+
+def test_a_category_that_is_no_item_feature_is_told() -> None:
+    for feature, said in (("genre", r"'genre' is no item feature with a vocabulary; did you mean 'genres'\?"),
+                          ("age", "'age' is no item feature with a vocabulary; valid: genres, item_id, price"),
+                          ("picture", "'picture' is no item feature with a vocabulary")):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"objective 'category_alignment': feature: {said}"):
+            build.objective([term(loss="category_alignment", feature=feature)], small_schema())
+    with pytest.raises(ConfigError, match="'category_alignment': feature: must name the item feature that is the category; got none"):
+        build.objective([term(loss="category_alignment")], small_schema())
+
+
+@pytest.mark.parametrize("loss", ["mimic", "generator", "hard_mimic"])
+def test_a_term_about_guesses_needs_a_model_that_makes_them(loss: str) -> None:
+    terms = [term(loss="logloss"), term(loss=loss)]
+    for name, options in (("dat", {}), ("hit", {}), ("ihm_dat", {"id_head": 4})):
+        build.check_model(Model.model_validate({"name": name, **options}), small_schema(), terms)
+    for name in ("dssm", "rcg", "mf"):
+        refused = f"objective '{loss}': needs a model whose towers guess the other side's vectors, as dat's do; '{name}' does not"
+        with pytest.raises(ConfigError, match=refused):
+            build.check_model(Model(name=name), small_schema(), terms)

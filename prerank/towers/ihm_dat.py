@@ -34,7 +34,15 @@ def ihm_dat(
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> TwoTower:
-    """interpretation: the source is not public. DAT's towers and options; what differs is the objective, see the module's first lines."""
+    """interpretation: the source is not public. DAT's towers and options; what differs is the objective, see the module's first lines.
+
+    hidden        widths of the MLP's layers, both sides
+    width         K of the towers' vectors, and so of the augmented vectors
+    similarity    'cosine' or 'dot'
+    temperature   'learnable' scales the similarity, or 'none'
+    id_head       width of an id head beside the MLP, see towers/mf.py; None: no id head
+    linear_std    normal initialisation of the MLPs' weights; None: torch's
+    """
     return dat(
         schema, sizes, hidden=hidden, width=width, similarity=similarity, temperature=temperature, bias=bias, norm=norm, dropout=dropout,
         activation=activation, gate=gate, id_head=id_head, embedding_std=embedding_std, linear_std=linear_std,
