@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from prerank.schema import Feature, Schema
 
-
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -207,6 +206,7 @@ class Training(_Strict):
     patience: int = Field(3, ge=1, description="epochs without a better validation metric before stopping")
     monitor: Literal["auc", "gauc", "logloss"] = Field("auc", description="validation metric that chooses the epoch")
     clip: float | None = Field(None, gt=0, description="gradient norm is clipped to this")
+    average: Beta | None = Field(None, description="decay of averaged weights, which are then validated, kept and served; null: none")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast")
     matmul: Literal["highest", "medium"] = Field(
         "medium", description="medium: the fast path (oneDNN; fp32 quality without AMX, rounded with it)"

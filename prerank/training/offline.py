@@ -13,7 +13,7 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,13 @@ from prerank.data import Dataset, Loader
 from prerank.metrics import auc, gauc, logloss, sigmoid
 from prerank.training import checkpoint
 from prerank.training.allocator import keep_freed_memory
+from prerank.training.averaging import Average
 from prerank.training.optimizer import Optimizer
 from prerank.training.predict import predict
 from prerank.training.progress import Progress, Quiet
 from prerank.training.step import DivergedError, Objective, train_step
+
+EachEpoch = Callable[[dict[str, Any]], None]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -69,14 +72,15 @@ class Result:
 
 
 def fit(model: nn.Module, objective: Objective, dataset: Dataset, settings: Settings, folder: Path, *,
-        resume: bool = False, progress: Progress | None = None) -> Result:  # fmt: skip
-    """Train in `folder`, whose lock the caller holds. Raises DivergedError, Interrupted, ConfigError.
+        resume: bool = False, progress: Progress | None = None, each_epoch: EachEpoch | None = None) -> Result:  # fmt: skip
+    """Train in `folder`, whose lock the caller holds. Raises DivergedError, Interrupted, ConfigError, and what `each_epoch` raises.
 
-    resume   continue from the folder's checkpoint when there is one; without it, an old checkpoint is discarded
+    resume       continue from the folder's checkpoint when there is one; without it, an old checkpoint is discarded
+    each_epoch   told of every finished epoch (its line of history.jsonl), on resuming of those before, too
     """
     with _stop_asked() as stop:
         run = _Run(model, objective, dataset, settings, folder, progress or Quiet())
-        return run.go(resume, stop)
+        return run.go(resume, stop, each_epoch or (lambda entry: None))
 
 
 def configure(settings: Settings) -> None:
@@ -116,18 +120,22 @@ class _Run:
         self.optimizer = Optimizer(self.model, settings.optimizer, self.counts)
         self.loader = Loader(dataset, dataset.rows("train"), settings.batch_size, shuffle=settings.shuffle, seed=settings.seed,
                              dedup=settings.dedup)  # fmt: skip
+        self.average = Average(self.model, settings.average, frozenset(self.optimizer.rowwise.parameters if self.optimizer.rowwise else ()))
         self.validation_rows = dataset.rows("validation")
         self.state = State()
         self.best_weights: dict[str, Tensor] = {}
 
-    def go(self, resume: bool, stop: list[int]) -> Result:
+    def go(self, resume: bool, stop: list[int], each_epoch: EachEpoch) -> Result:
         torch.manual_seed(self.settings.seed + 1_000_003)  # dropout; the weights were drawn before
         if resume:
             self._load()
+        for entry in self.state.history:
+            each_epoch(entry)
         while self.state.epoch < self.settings.epochs and self.state.worse < self.settings.patience:
             self._epoch(stop)
             self._judge()
             self._save()
+            each_epoch(self.state.history[-1])
         if self.best_weights:
             self.model.load_state_dict(self.best_weights)
         checkpoint.save_weights(self.folder / "model.safetensors", self.model.state_dict())
@@ -159,6 +167,7 @@ class _Run:
             except DivergedError as error:
                 where = f"epoch {state.epoch + 1}, batch {state.step + 1}"
                 raise DivergedError(f"training diverged in {where}: {error}; try a lower lr or clip") from None
+            self.average.update()
             for name, value in values.items():
                 sums[name] = sums[name] + value if name in sums else value.double()
             state.step += 1
@@ -178,10 +187,25 @@ class _Run:
         """Close the epoch: mean losses, validation metrics, and whether it is the best so far."""
         state, steps = self.state, max(self.state.step, 1)
         entry: dict[str, Any] = {"epoch": state.epoch + 1, **{name: v / steps for name, v in state.sums.items()}}
+        self._fill_cold_rows()
+        with self.average.applied():
+            self._fill_cold_rows()
+            better = self._compare(entry)
+        entry["rows_per_second"] = round(state.rows / max(state.seconds, 1e-9))
+        state.history.append(entry)
+        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+        checkpoint.write_text(self.folder / "history.jsonl", "".join(json.dumps(e) + "\n" for e in state.history))
+        numbers = "  ".join(f"{k} {v:.4f}" for k, v in entry.items() if isinstance(v, float))
+        self.progress.say(f"epoch {state.epoch}  {numbers}  {entry['rows_per_second']:,} rows/s{'  best' if better else ''}")
+
+    def _fill_cold_rows(self) -> None:
         fill_cold_rows = getattr(self.model, "fill_cold_rows", None)
         if fill_cold_rows is not None:
             fill_cold_rows(self.counts)
-        better = True
+
+    def _compare(self, entry: dict[str, Any]) -> bool:
+        """Validate the weights as they are, and keep them when they are the best so far."""
+        state, better = self.state, True
         if len(self.validation_rows):
             entry |= self._validate()
             value = entry[f"validation_{self.settings.monitor}"]
@@ -193,12 +217,7 @@ class _Run:
             self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         else:
             state.worse += 1
-        entry["rows_per_second"] = round(state.rows / max(state.seconds, 1e-9))
-        state.history.append(entry)
-        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
-        checkpoint.write_text(self.folder / "history.jsonl", "".join(json.dumps(e) + "\n" for e in state.history))
-        numbers = "  ".join(f"{k} {v:.4f}" for k, v in entry.items() if isinstance(v, float))
-        self.progress.say(f"epoch {state.epoch}  {numbers}  {entry['rows_per_second']:,} rows/s{'  best' if better else ''}")
+        return better
 
     def _validate(self) -> dict[str, float]:
         loader = Loader(self.dataset, self.validation_rows, self.settings.eval_batch_size, shuffle="none")
@@ -213,6 +232,7 @@ class _Run:
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"best/{k}": v for k, v in self.best_weights.items()}
         tensors |= {f"optimizer/{k}": v for k, v in self.optimizer.tensors().items()}
+        tensors |= {f"average/{k}": v for k, v in self.average.tensors().items()}
         tensors["rng/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng/cuda"] = torch.cuda.get_rng_state(self.device)
@@ -234,6 +254,7 @@ class _Run:
             raise ConfigError(f"run folder '{self.folder}': its checkpoint is of another model: {why}") from None
         self.best_weights = {k: v.to(self.device) for k, v in found.part("best").items()}
         self.optimizer.load_tensors(found.part("optimizer"))
+        self.average.load_tensors(found.part("average"))
         torch.set_rng_state(found.tensors["rng/cpu"])
         if "rng/cuda" in found.tensors and self.device.type == "cuda":
             torch.cuda.set_rng_state(found.tensors["rng/cuda"], self.device)
