@@ -83,7 +83,8 @@ class Run:
 
 
 def train(config: Config, *, resume: bool = False, overwrite: bool = False, progress: Progress | None = None,
-          preparing: Callable[[str, float], None] | None = None) -> tuple[Run, Result]:  # fmt: skip
+          preparing: Callable[[str, float], None] | None = None, each_epoch: Callable[[dict[str, Any]], None] | None = None
+          ) -> tuple[Run, Result]:  # fmt: skip
     """Prepare the data, train in `config.output`, write result.json. Raises ConfigError, DataError and what `fit` raises."""
     folder = Path(config.output)
     resolved = config.model_copy(update={"data": resolve(config.data)})
@@ -98,7 +99,8 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, prog
         torch.manual_seed(config.training.seed)
         model = build.model(config.model, dataset.schema, dataset.sizes)
         write_text(folder / "config.yaml", dump(config))
-        result = fit(model, objective, dataset, config.training, folder, resume=resume, progress=progress or Quiet())
+        result = fit(model, objective, dataset, config.training, folder, resume=resume, progress=progress or Quiet(),
+                     each_epoch=each_epoch)  # fmt: skip
         write_text(folder / "result.json", json.dumps({**_result(result, config), "encoders": digest(dataset.encoders)}, indent=1))
     model.cpu()
     return Run(folder, resolved, dataset, model), result
