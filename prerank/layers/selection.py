@@ -41,7 +41,7 @@ class ConcreteGate(nn.Module):
     temperature   t; at .1 z is nearly 0 or 1
     initial       delta at the start
 
-    Maddison et al., "The Concrete Distribution", ICLR 2017 (eq. 5).
+    Maddison et al., "The Concrete Distribution", ICLR 2017 (Binary Concrete).
     """
 
     def __init__(self, fields: int, temperature: float, initial: float) -> None:

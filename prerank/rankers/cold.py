@@ -2,9 +2,9 @@
 
     s = sigmoid(W [e_1; ..; e_m] + b),   v_i = s_i e_i,   logit = w . MLP([v_1; ..; v_m]) + b
 
-Wang et al., "COLD: Towards the Next Generation of Pre-Ranking System", DLP-KDD 2020 (section 3.2: the SE block). Fields are those of user
-and item, and crosses of the two. The paper takes the strongest fields by s under a budget of computing power; here
-`prune` (rankers/pruning.py, `prerank prune`) does it, by the mean of s over validation rows, and what it keeps is the option `keep`.
+Wang et al., "COLD: Towards the Next Generation of Pre-Ranking System", DLP-KDD 2020 (the SE block). Fields are those of user and
+item, and crosses of the two. The paper takes the strongest fields by s under a budget of computing power; here
+`prune` (prerank/pruning.py, `prerank prune`) does it, by the mean of s over validation rows, and what it keeps is the option `keep`.
 A cross is the product of two field vectors (our choice: the paper's crosses are features of the log, which any feature may be).
 """
 

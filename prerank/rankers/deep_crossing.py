@@ -2,9 +2,9 @@
 
     x^0 = [e_1; ..; e_F];   x^l = relu(x^{l-1} + W_1 relu(W_0 x^{l-1} + b_0) + b_1);   logit = w . x^L + b
 
-Shan et al., "Deep Crossing: Web-Scale Modeling without Manually Crafted Combinatorial Features", KDD 2016 (eq. 3
-is the unit, eq. 2 the stacking). A unit leaves the width as it is, so that `hidden` are the widths inside the units. BatchNorm and
-dropout inside a unit are ours, and so is that fields are stacked as they are, without the paper's ReLU on each embedding.
+Shan et al., "Deep Crossing: Web-Scale Modeling without Manually Crafted Combinatorial Features", KDD 2016 (the stacking and the
+residual layers). A unit leaves the width as it is, so that `hidden` are the widths inside the units. BatchNorm and dropout inside a
+unit are ours, and so is that fields are stacked as they are, without the paper's ReLU on each embedding.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
     logit       w . [x_L; h_L; s_L] + b
 
 Chen et al., "Enhancing Explicit and Implicit Feature Interactions via Information Sharing for Parallel Deep CTR
-Models", CIKM 2021 (section 3.2: the bridge and the regulation module). s is the flattened fields [F D] at first, and x_0 the cross side's
+Models", CIKM 2021 (the bridge and the regulation module). s is the flattened fields [F D] at first, and x_0 the cross side's
 first regulated input. Our choices: the gates are multiplied by F, so that they start at 1 (a bare softmax shrinks every field by 1/F
 at every layer); t is the setting `temperature`; attention's (a_x, a_h) = softmax of p . relu(W x' + b) and p . relu(W h' + b).
 """

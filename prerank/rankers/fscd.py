@@ -6,9 +6,10 @@
 
 Ma et al., "Towards a Better Tradeoff between Effectiveness and Efficiency in Pre-Ranking: A Learnable Feature Selection based
 Approach", SIGIR 2021 (feature selection by complexity and variational dropout). The prior's part of the loss, sum_j c_j delta_j, is the
-term `complexity` (losses/complexity.py), which the objective must name. Our choices: o_j, w_j and the logarithm of n_j are divided
-by their largest over the fields, delta takes the place of z in the prior, and draws are a row's own. After training `prune` keeps the
-fields with the largest delta; with `keep` the model has those alone and no gate, and is trained on as the paper does.
+term `complexity` (losses/complexity.py), which the objective must name. theta's form is our reading of the paper. Our choices: o_j, w_j
+and the logarithm of n_j are divided by their largest over the fields, delta takes the place of z in the prior, and draws are a row's
+own. After training `prune` keeps the fields with the largest delta; with `keep` the model has those alone, and no gate. The paper trains
+such a model on from the large one's weights; `prune` gives it those, cut, while `prerank train` starts anew.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@
 Yan and Li, "xDeepInt: a hybrid architecture for modeling the vector-wise and bit-wise feature interactions", DLP-KDD 2020
 (the polynomial interaction network, and sub-space crossing). With h = 1 fields interact as vectors; with more, entries of different
 sub-spaces meet too, up to h = D, where every bit is a row. X_L holds the products of all degrees up to L + 1. `hidden` is that map,
-flattened. The paper's G-FTRL, which prunes rows of W_l, is not part of it; dropout of the X_0 that W_l reads is.
+flattened; that the columns d share w is our reading of the output layer. The paper's G-FTRL, which prunes rows of W_l, is not part
+of it; dropout of the X_0 that W_l reads is.
 """
 
 from __future__ import annotations
