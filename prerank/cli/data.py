@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 app = typer.Typer(help="Fetch and list the data sets the house knows.", no_args_is_help=True, add_completion=False)
+LOOKED_AT = 1_000_000  # rows that `show` describes: a log may hold a hundred times as many
 From = Annotated[Path | None, typer.Option("--from", help="folder that holds the official files already", show_default=False)]
 
 
@@ -81,8 +82,10 @@ def show(
     for table in ("log", "users", "items"):
         if not (folder / f"{table}.parquet").is_file():
             continue  # not every data set has one
-        frame = pl.read_parquet(folder / f"{table}.parquet")
-        console.print(_described(frame, f"{table}: {frame.height:,} rows", rows))
+        frame = pl.read_parquet(folder / f"{table}.parquet", n_rows=LOOKED_AT)
+        total = int(pl.scan_parquet(folder / f"{table}.parquet").select(pl.len()).collect().item())
+        title = f"{table}: {total:,} rows" + (f", of the first {LOOKED_AT:,}:" if total > LOOKED_AT else "")
+        console.print(_described(frame, title, rows))
     for key, value in datasets.notes(folder).items():
         console.print(f"{key}: {value}", highlight=False, soft_wrap=True)
     features = ", ".join(f"{f.name} ({f.side} {f.kind})" for f in resolved.features)
@@ -113,7 +116,7 @@ def _described(frame: Any, title: str, rows: int) -> Table:
     table = Table("column", "type", "distinct", "missing", *numbered, title=title, title_justify="left", box=None, pad_edge=False)
     for name in frame.columns:
         column = frame[name]
-        first = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in column.head(rows)]
+        first = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in column.head(rows).to_list()]
         table.add_row(name, str(column.dtype), f"{column.n_unique():,}", f"{column.null_count():,}", *first)
     return table
 

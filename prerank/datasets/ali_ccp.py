@@ -94,11 +94,11 @@ class _Common:
             found = fields(rows["features"], USER)
             _known(path, found["user_id"], USER["user_id"], rows["features"])
             parts.append(found.with_columns(rows["index"]))
-        every = pl.concat(parts)
+        every = pl.concat(parts).unique(maintain_order=True)
+        twice = every["index"].filter(every["index"].is_duplicated())
+        if len(twice):
+            raise DataError(f"file '{path}': the index '{twice[0]}' stands for two different users or states of one")
         self._users = every.drop("index")
-        if every["index"].is_duplicated().any():
-            twice = every["index"].filter(every["index"].is_duplicated())[0]
-            raise DataError(f"file '{path}': the index '{twice}' stands twice")
         self._rows = Lookup(every["index"])
 
     def of(self, path: Path, index: pl.Series) -> pl.DataFrame:

@@ -3,14 +3,16 @@
     reviews_Electronics_5.json.gz   JSON: reviewerID, asin, overall (1.0 ... 5.0), unixReviewTime, and texts that are not read
     meta_Electronics.json.gz        Python literals, not JSON: asin and, each where it is known, categories (a list of paths), price, brand
 
-Preprocessing (IntTower, CIKM 2022): positive is `overall >= 4`, nothing is dropped. Of the metadata only reviewed products are read. `categories`
-are the distinct names along all paths, in order and without the root that all share (our choice; the released IntTower code takes a
-product's text of categories as one value).
+Preprocessing (IntTower, CIKM 2022): positive is `overall >= 4`, nothing is dropped. Of the metadata only reviewed products are read.
+`categories` are the distinct names along all paths, in order and without the root that all share (our choice; the released IntTower code
+takes a product's text of categories as one value).
 
 Fields: 2 user (id, mean rating) + 4 item (id, categories, price in 20 equal-frequency bins, mean rating). The released code takes both
 means over all rows, the test rows included, and leaves out users without a positive: a leak, which is not offered here. Ours are smoothed
 means of the label over train rows, a train row's own left out (`derive` in the settings; see the note on leave-one-out in
-prerank/data/derive.py). Split: random 70/10/20 (the papers: 80/20, and a fifth of train for validation).
+prerank/data/derive.py).
+
+Split: random 70/10/20 (the papers: 80/20, and a fifth of train for validation).
 """
 
 from __future__ import annotations

@@ -76,6 +76,15 @@ def test_get_and_show_of_files_without_an_address(tmp_path: Path) -> None:
     assert "users: " not in out  # it has no such table
 
 
+def test_show_of_lists_and_of_more_rows_than_it_looks_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny.write("amazon", tmp_path / "official")
+    monkeypatch.setattr("prerank.cli.data.LOOKED_AT", 10)
+    code, out, _ = run("show", "amazon", "--from", str(folder), "-n", "1")
+    assert code == 0
+    for words in ("log: 96 rows, of the first 10:", "items: 3 rows", "['Computers & Accessories', 'Cables, Wires', 'Audio']"):
+        assert words in out
+
+
 def test_nothing_to_get_for_a_simulated_world() -> None:
     code, out, _ = run("get", "simulated")
     assert (code, "nothing to get" in out) == (0, True)

@@ -76,7 +76,7 @@ def test_a_field_is_found_wherever_it_stands() -> None:
          ": the common features 'nobody' are not in 'common_features_train.csv'"),
         ("sample_skeleton_test.csv", "5,0,0,test0,1," + features(f206="1:1.0"), ": every row must have field 205, "),
         ("common_features_test.csv", "other,1," + features(f121="1:1.0"), ": every row must have field 101, "),
-        ("common_features_test.csv", "test0,1," + features(f101="1:1.0"), ": the index 'test0' stands twice"),
+        ("common_features_test.csv", "test0,1," + features(f101="1:1.0"), ": the index 'test0' stands for two different users"),
         ("common_features_train.csv", "other,1,", " line 2: features must be text, got 'nothing'"),
     ],
 )  # fmt: skip

@@ -13,9 +13,8 @@ from prerank.config import Data
 from prerank.data import prepare
 from prerank.datasets import RECIPES, notes, resolve
 
-FOUND = {
-    n: f for n, r in RECIPES.items() if r.files and os.environ.get("PRERANK_DATA") and (f := r.within(Path(os.environ["PRERANK_DATA"])))
-}
+CHECKED = ("movielens", "kuairand")
+FOUND = {n: f for n in CHECKED if os.environ.get("PRERANK_DATA") and (f := RECIPES[n].within(Path(os.environ["PRERANK_DATA"])))}
 
 
 def tables(name: str, folder: Path, **options: str) -> tuple[pl.DataFrame, Data]:

@@ -44,6 +44,16 @@ def test_parts_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert pl.concat(parts).rows() == [(i, i / 2, f"k{i}") for i in range(3000)]
 
 
+def test_a_part_is_handed_on_before_the_rest_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "BLOCK", 4096)
+    path = tmp_path / "a.csv"
+    path.write_text("id,price,kind\n" + "1,2,x\n" * 100_000 + "1,2\n")
+    parts = stream_csv(path, COLUMNS)
+    assert next(parts).height < 1000
+    with pytest.raises(DataError, match="line 100002: has 2 of 3 columns"):
+        list(parts)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
