@@ -6,6 +6,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prerank.config import Data
 from prerank.data import DataError, prepare
@@ -65,6 +67,14 @@ def test_a_field_is_found_wherever_it_stands() -> None:
         features(f121="101:1.0 5:1.0"),  # a feature that looks like the field; the first of several
     ])  # fmt: skip
     assert ali_ccp.fields(text, {"a": "101", "b": "121"}).rows() == [(7, 8), (None, 4), (None, 101)]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["101", "121", "1", "109_14", "10"]), st.integers(0, 130), st.floats(0, 9)), min_size=1))
+def test_fields_against_a_plain_parser(triples: list[tuple[str, int, float]]) -> None:
+    text = "\x01".join(f"{field}\x02{feature}\x03{value}" for field, feature, value in triples)
+    first = {field: feature for field, feature, _ in reversed(triples)}
+    wanted = {"a": "101", "b": "121", "c": "109_14", "d": "10"}
+    assert ali_ccp.fields(pl.Series([text]), wanted).row(0) == tuple(first.get(field) for field in wanted.values())
 
 
 @pytest.mark.parametrize(
