@@ -49,7 +49,7 @@ SAID = {
     "training.optimizer": "[optimizer](#optimizer)",
     "training.seed": "of the initial weights and of the order of the rows",
     "optimizer.name": "the update rule",
-    "optimizer.lr": "learning rate; ftrl: its alpha, which wants to be larger (0.01 to 0.5)",
+    "optimizer.lr": "learning rate; ftrl: its alpha, which wants to be larger (0.1 to 0.5)",
     "optimizer.betas": "adam, adamw: decay of the two moments",
     "optimizer.groups": "[parameter groups](#parameter-groups)",
     "groups.lr": "learning rate; default: the optimizer's",

@@ -183,7 +183,7 @@ class Optimizer(_Strict):
     l2: float = Field(0.0, ge=0, description="adam, adagrad: added to the gradient; adamw: decoupled decay; ftrl: its lambda 2")
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     beta: float = Field(1.0, gt=0, description="ftrl: added to the root of a coordinate's summed squared gradients")
-    l1: float = Field(0.0, ge=0, description="ftrl: its lambda 1; weights with less evidence stay 0")
+    l1: float = Field(0.0, ge=0, description="ftrl: its lambda 1, against the sum of all rows' gradients; weights with less evidence are 0")
     groups: tuple[ParameterGroup, ...] = ()
     sparse_from: int = Field(500_000, ge=1, description="embedding tables with at least so many rows are updated row-wise")
     sparse_lr: float = Field(0.02, gt=0, description="row-wise Adagrad's rate for such tables (ftrl: they keep ftrl)")

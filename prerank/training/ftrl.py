@@ -18,20 +18,23 @@ from torch import Tensor
 class Ftrl(torch.optim.Optimizer):
     """See the module's first lines; a group's `lr` is alpha, its `weight_decay` l2.
 
-    l1 and l2 weigh against the SUM of all gradients so far, as in the paper, not against each: a batch's mean loss has small
-    gradients, so that useful values are small too (0.01 to 1).
+    rows   of how many rows a gradient is the mean. The paper has a gradient a row; one that is n times smaller gives the same
+           weights with beta, l1 and l2 n times smaller, so they are divided by it (ours): their size, l1 and l2 against the
+           sum of all rows' gradients so far, does not depend on the batch.
+
     The paper starts at w = 0. Weights that do not are kept (ours): z starts where the formula gives them.
     A sparse gradient costs its own rows only, and the result is the same: a coordinate without a gradient does not move.
     """
 
-    def __init__(self, params: Iterable[Any], lr: float = 0.1, beta: float = 1.0, l1: float = 0.0, weight_decay: float = 0.0) -> None:
-        for name, value in (("lr", lr), ("beta", beta)):
+    def __init__(self, params: Iterable[Any], lr: float = 0.1, beta: float = 1.0, l1: float = 0.0, weight_decay: float = 0.0,
+                 rows: int = 1) -> None:  # fmt: skip
+        for name, value in (("lr", lr), ("beta", beta), ("rows", rows)):
             if value <= 0:
                 raise ValueError(f"{name}: must be above 0; got {value}")
         for name, value in (("l1", l1), ("weight_decay", weight_decay)):
             if value < 0:
                 raise ValueError(f"{name}: must be at least 0; got {value}")
-        super().__init__(params, {"lr": lr, "beta": beta, "l1": l1, "weight_decay": weight_decay})
+        super().__init__(params, {"lr": lr, "beta": beta, "l1": l1, "weight_decay": weight_decay, "rows": rows})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -47,7 +50,8 @@ class Ftrl(torch.optim.Optimizer):
         return loss
 
     def _update(self, p: Tensor, group: dict[str, Any]) -> None:
-        alpha, beta, l1, l2 = group["lr"], group["beta"], group["l1"], group["weight_decay"]
+        alpha = group["lr"]
+        beta, l1, l2 = (group[name] / group["rows"] for name in ("beta", "l1", "weight_decay"))
         state = self.state[p]
         if not state:
             state["z"] = -p * (beta / alpha + l2) - p.sign() * l1

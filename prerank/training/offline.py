@@ -117,7 +117,7 @@ class _Run:
         self.model = model.to(self.device)
         self.objective, self.dataset, self.settings, self.folder, self.progress = objective, dataset, settings, folder, progress
         self.counts = {name: torch.from_numpy(np.array(c)) for name, c in dataset.counts.items()}
-        self.optimizer = Optimizer(self.model, settings.optimizer, self.counts)
+        self.optimizer = Optimizer(self.model, settings.optimizer, self.counts, settings.batch_size)
         self.loader = Loader(dataset, dataset.rows("train"), settings.batch_size, shuffle=settings.shuffle, seed=settings.seed,
                              dedup=settings.dedup)  # fmt: skip
         self.average = Average(self.model, settings.average, frozenset(self.optimizer.rowwise.parameters if self.optimizer.rowwise else ()))

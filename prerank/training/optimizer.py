@@ -46,9 +46,10 @@ class Optimizer:
     """Adam (or AdamW, Adagrad) over dense parameters and row-wise Adagrad over big tables; or FTRL-Proximal over all.
 
     counts   {vocabulary: train counts}; needed for groups with `count_power`
+    rows     rows (lists) of a batch, whose mean the loss is; FTRL-Proximal wants to know
     """
 
-    def __init__(self, model: nn.Module, settings: Settings, counts: Mapping[str, Tensor]) -> None:
+    def __init__(self, model: nn.Module, settings: Settings, counts: Mapping[str, Tensor], rows: int = 1) -> None:
         tables = _row_counts(model, counts)
         big = {n for n, rows in tables.items() if len(rows) >= settings.sparse_from}
         module: Any
@@ -68,7 +69,7 @@ class Optimizer:
                 self.row_decay.append((p, _row_factors(tables[name], group.count_power).to(p.device) * l2))
                 l2 = 0.0
             groups.append({"params": [p], "lr": settings.lr if group is None or group.lr is None else group.lr, "weight_decay": l2})
-        self.dense = _dense(_merged(groups), settings)
+        self.dense = _dense(_merged(groups), settings, rows)
         self.rowwise = RowwiseAdagrad(sparse, settings.sparse_lr) if sparse else None
 
     def zero_grad(self) -> None:
@@ -111,9 +112,9 @@ class Optimizer:
                 self.rowwise.sums[name].copy_(tensors[f"{name}/rowwise"])
 
 
-def _dense(groups: list[dict[str, object]], settings: Settings) -> torch.optim.Optimizer:
+def _dense(groups: list[dict[str, object]], settings: Settings, rows: int) -> torch.optim.Optimizer:
     if settings.name == "ftrl":
-        return Ftrl(groups, lr=settings.lr, beta=settings.beta, l1=settings.l1)
+        return Ftrl(groups, lr=settings.lr, beta=settings.beta, l1=settings.l1, rows=rows)
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
     options: dict[str, object] = {} if settings.name == "adagrad" else {"betas": settings.betas}
     return kinds[settings.name](groups, lr=settings.lr, fused=True, **options)

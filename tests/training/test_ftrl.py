@@ -59,6 +59,21 @@ def test_the_paper_s_algorithm(alpha: float, beta: float, l1: float, l2: float, 
     assert (expected == 0).any() == (l1 > 0)
 
 
+def test_the_batch_s_size_changes_nothing() -> None:
+    """The mean over n copies of a row is that row's gradient over n: with rows=n the same weights come out."""
+    found = []
+    for rows in (1, 64):
+        w = torch.nn.Parameter(torch.zeros(5, dtype=torch.float64))
+        optimizer = Ftrl([w], lr=0.2, beta=0.7, l1=0.4, weight_decay=0.3, rows=rows)
+        g = torch.Generator().manual_seed(0)
+        for _ in range(20):
+            w.grad = torch.randn(5, dtype=torch.float64, generator=g) / rows
+            optimizer.step()
+        found.append(w.detach())
+    assert found[0].abs().max() > 0.1
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_weights_that_do_not_start_at_zero_are_kept_until_they_have_a_gradient() -> None:
     start = torch.tensor([0.5, -0.2, 0.0, 3.0], dtype=torch.float64)
     w = torch.nn.Parameter(start.clone())
@@ -87,12 +102,12 @@ def test_rare_coordinates_move_farther() -> None:
 def test_a_model_learns_and_its_state_goes_round_through_tensors(sparse_from: int) -> None:
     settings = Settings(name="ftrl", lr=0.3, l1=1e-4, sparse_from=sparse_from)
     one = small_ranker("lr")
-    first = Optimizer(one, settings, COUNTS)
+    first = Optimizer(one, settings, COUNTS, rows=24)
     losses = [train_step(one, OBJECTIVE, first, small_batch(seed % 3), clip=5.0)["loss"].item() for seed in range(60)]
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.05
     two = small_ranker("lr")
     two.load_state_dict(one.state_dict())
-    second = Optimizer(two, settings, COUNTS)
+    second = Optimizer(two, settings, COUNTS, rows=24)
     second.load_tensors({k: v.clone() for k, v in first.tensors().items()})
     for model, optimizer in ((one, first), (two, second)):
         train_step(model, OBJECTIVE, optimizer, small_batch(9))
