@@ -16,6 +16,8 @@ from prerank.towers import TwoTower
 # Every tower in the forms that differ in what is stored or how it is compared.
 MODELS: dict[str, dict[str, Any]] = {
     "mf": {"name": "mf", "width": 8},
+    "history-mf": {"name": "history_mf", "width": 8},
+    "inttower-id-history": {"name": "inttower", "hidden": [16, 12], "heads": 2, "head_width": 6, "id_head": 5, "id_history": True},
     "dssm": {"name": "dssm", "hidden": [16, 12], "width": 8},
     "dssm-bare-cosine": {"name": "dssm", "hidden": [16, 12], "width": None, "temperature": "none", "bias": False, "activation": "tanh"},
     "dssm-dot-id-head": {"name": "dssm", "hidden": [16, 12], "width": 8, "similarity": "dot", "temperature": "none", "id_head": 6,
@@ -26,6 +28,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "inttower-uneven-cosine": {"name": "inttower", "hidden": [16, 12], "heads": 3, "item_heads": 2, "head_width": 6, "similarity": "cosine",
                                "temperature": "learnable", "gate": "senet", "gate_residual": False},
     "inttower-id-head": {"name": "inttower", "hidden": [16, 12], "heads": 2, "head_width": 6, "id_head": 5, "gate": None},
+    "inttower-layers": {"name": "inttower", "hidden": [16, 12, 8], "heads": 2, "head_width": 6, "levels": [1, 2]},
+    "inttower-fc": {"name": "inttower", "hidden": [16, 12], "heads": 1, "head_width": 6, "interaction": "fc", "placement": "inputs"},
     "ranktower": {"name": "ranktower", "hidden": [16, 12], "heads": 3, "item_heads": 2, "head_width": 6},
     "ranktower-id-head": {"name": "ranktower", "hidden": [16, 12], "heads": 2, "head_width": 6, "id_head": 5, "reduction": 4},
     "dat": {"name": "dat", "hidden": [16, 12], "width": 8},
@@ -93,7 +97,17 @@ def small_batch(seed: int = 0, lists: int = 24, candidates: int = 1, users: int 
 
 def small_model(name: str, objectives: tuple[str, ...] = ("like",), seed: int = 0) -> TwoTower:
     torch.manual_seed(seed)
-    return build.model(Model.model_validate(MODELS[name]), small_schema(objectives), SIZES)
+    model = build.model(Model.model_validate(MODELS[name]), small_schema(objectives), SIZES)
+    remember(model, len(objectives))
+    return model
+
+
+def remember(model: Any, objectives: int, rows: int = 300) -> None:
+    """Random train interactions, for models with histories; every id of `small_batch` has some."""
+    g = torch.Generator().manual_seed(7)
+    users, items = (torch.randint(3, n, (rows,), generator=g) for n in (SIZES["user_id"], SIZES["item_id"]))
+    model.remember(users, items, torch.randint(0, objectives + 1, (rows,), generator=g))
+    model.fill_cold_rows({name: torch.ones(n) for name, n in SIZES.items()})
 
 
 @pytest.fixture(params=list(MODELS))

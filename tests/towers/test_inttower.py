@@ -9,7 +9,7 @@ import torch
 from prerank import build
 from prerank.config import ConfigError, Model
 from prerank.layers import Embeddings
-from tests.conftest import small_batch, small_model, small_schema
+from tests.conftest import SIZES, small_batch, small_model, small_schema
 
 
 def oracle(
@@ -73,6 +73,10 @@ def test_the_released_codes_placement_builds_no_layer_that_nobody_reads() -> Non
         ({"heads": 0}, "heads: must be at least 1; got 0"),
         ({"gate": "se"}, "gate: must be one of light_se, senet or null; got 'se'"),
         ({"placement": "middle"}, "placement: must be one of outputs, inputs; got 'middle'"),
+        ({"interaction": "mlp"}, "interaction: must be one of fe, fc; got 'mlp'"),
+        ({"levels": [0, 1]}, r"levels: must be different layers from 1 to 3; got \[0, 1\]"),
+        ({"levels": [2, 2]}, r"levels: must be different layers from 1 to 3; got \[2, 2\]"),
+        ({"levels": []}, r"levels: must be different layers from 1 to 3; got \[\]"),
         ({"similarity": "l2"}, "similarity: must be cosine or dot; got 'l2'"),
         ({"head": 3}, "unknown option 'head'; did you mean 'heads'?"),
         ({"activation": "rlu"}, "activation: must be one of"),
@@ -81,6 +85,50 @@ def test_the_released_codes_placement_builds_no_layer_that_nobody_reads() -> Non
 def test_wrong_options_say_what_is_right(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
         build.check_model(Model.model_validate({"name": "inttower", **options}), small_schema())
+
+
+def ablated(**options: object) -> torch.nn.Module:
+    torch.manual_seed(0)
+    whole = {"name": "inttower", "hidden": [16, 12, 8], "heads": 2, "head_width": 6, "similarity": "dot", "temperature": "none"}
+    return build.model(Model.model_validate({**whole, **options}), small_schema(), SIZES).eval()
+
+
+def user_heads(model: torch.nn.Module, weights: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+    if weights is not None:
+        model.load_state_dict({k: v for k, v in weights.items() if k in model.state_dict()}, strict=False)
+    with torch.no_grad():
+        return model.encode("user", small_batch().user).groups[0]
+
+
+@pytest.mark.parametrize(("levels", "parts"), [([1], [0]), ([3], [2]), ([3, 1], [0, 2]), ([1, 2, 3], [0, 1, 2])])
+@pytest.mark.parametrize("placement", ["outputs", "inputs"])
+def test_levels_choose_among_the_heads_of_the_whole(levels: list[int], parts: list[int], placement: str) -> None:
+    whole = ablated(placement=placement)
+    chosen = ablated(placement=placement, levels=levels)
+    weights = whole.state_dict()
+    moved = {f"user.heads.{i}.{p}": weights[f"user.heads.{part}.{p}"] for i, part in enumerate(parts) for p in ("weight", "bias")}
+    got = user_heads(chosen, {**weights, **moved})
+    expected = user_heads(whole).view(-1, 3, 2, 6)[:, parts].flatten(1, 2)
+    assert torch.allclose(got, expected, atol=1e-6)
+    assert chosen.head.groups[0].levels == len(levels)
+
+
+def test_layers_above_the_last_one_read_are_not_built() -> None:
+    names = dict(ablated(levels=[1]).named_parameters())
+    assert "user.mlp.layers.0.linear.weight" in names
+    assert "user.mlp.layers.1.linear.weight" not in names
+    assert "item.mlp.layers.2.linear.weight" in names
+
+
+def test_fc_makes_the_heads_of_all_levels_at_once() -> None:
+    model = ablated(interaction="fc")
+    with torch.no_grad():
+        x = model.user.gate(model.embeddings("user", small_batch().user)).flatten(1)
+        levels = torch.cat(model.user.mlp.outputs(x), dim=1).numpy()
+    layer = model.user.heads[0]
+    expected = levels @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
+    assert np.allclose(user_heads(model).flatten(1).numpy(), expected, atol=1e-5)
+    assert (model.head.groups[0].user_heads, model.head.groups[0].levels) == (2, 1)
 
 
 def test_two_towers_share_one_embedding_module() -> None:
