@@ -29,8 +29,10 @@ def model(config: Model, schema: Schema, sizes: Mapping[str, int]) -> TwoTower |
     _check_options(recipe, config.options, f"model '{config.name}'", skip=2)
     sides: tuple[Literal["user", "item"], ...] = ("user", "item")
     needs = [side for side in sides if not schema.fields(side)]
-    if needs and config.name != "mf":
+    if needs and config.name not in ("mf", "history_mf"):
         raise ConfigError(f"model '{config.name}': needs at least one feature on each side; the schema has none on: {', '.join(needs)}")
+    if config.options.get("id_history") and config.options.get("id_head") is None:
+        raise ConfigError(f"model '{config.name}': id_history: needs id_head, the width of the vectors that histories are added to")
     try:
         return recipe(schema, sizes, **config.options)
     except (ValueError, RuntimeError) as error:  # RuntimeError: torch has no memory for it
@@ -68,6 +70,7 @@ def _term(term: TermConfig, schema: Schema, counts: Mapping[str, NDArray[Any]] |
     """One term: a loss function of logits and labels, or a term with a way of its own."""
     where = f"objective '{term.loss}'"
     index = _label_index(term.label, schema, where)
+    name = term.loss if len(schema.objectives) == 1 or term.label is None else f"{term.loss}:{term.label}"
     options = dict(term.options)
     stages = _stages(options.pop("stages", None), where)
     if term.loss in TERMS:
@@ -82,13 +85,13 @@ def _term(term: TermConfig, schema: Schema, counts: Mapping[str, NDArray[Any]] |
             options["item_counts"] = None if counts is None else torch.from_numpy(np.array(counts[vocabulary]))
         made: Term = _call(where, make, weight=term.weight, objective=index, stages=stages, **options)
         _check_reads(made, schema, where)
+        made.name = name
         return made
     loss = _named({**LOSSES, **TERMS}, term.loss, "loss")
     lists = str(options.pop("lists", "own")) if term.loss in LISTWISE else None
     _check_options(loss, options, where, skip=2, reserved=("where", "weight"), also=() if lists is None else ("lists",))
     bound = partial(loss, **options)
     _call(where, bound, logits=torch.zeros(1, 1), labels=torch.zeros(1, 1))  # a wrong option is told now, not at the first step
-    name = term.loss if len(schema.objectives) == 1 or term.label is None else f"{term.loss}:{term.label}"
     return _call(where, LossTerm, name=name, loss=bound, weight=term.weight, objective=index, stages=stages, lists=lists)
 
 

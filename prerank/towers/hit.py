@@ -4,13 +4,13 @@
     where y = 1:   L = 1 - cos(g_u, sg(v))  +  1 - cos(g_v, sg(u))                  losses/mimic.py, term `generator`
 
 Yang, Yuan, Bai, Guo, Yang, Zhou, "HIT Model: A Hierarchical Interaction-Enhanced Two-Tower Model for Pre-Ranking Systems", CIKM 2025
-(arXiv 2505.19849): generators with a cosine generation loss, and multi-head representers (H heads of the last layer, MaxSim;
-no eq. numbers are cited, text and released code were read second-hand). Where DAT holds a vector an id, HIT has a function of
-the features: no state, nothing to warm up for a new id, and nothing to store.
+(arXiv 2505.19849): generators with a cosine generation loss, and multi-head representers, H heads of the last layer compared by
+MaxSim. The abstract and the released code were read, not the paper's text: no eq. is cited. Where DAT holds a vector an id,
+HIT has a function of the features: no state, nothing to warm up for a new id, and nothing to store.
 As in the released code, generators read the fields without gradient, join the tower without gradient and learn from their
 loss alone (weight .1 there). Ours: a linear last layer (the code's ReLU cannot point where our heads may), a cosine with a learned
-temperature, and no generators for what the user will NOT like: the code has a second pair for them, whose loss does not look at
-labels.
+temperature, positives alone in the loss (the code is handed the labels and does not look at them), hence no second pair of
+generators for what is not clicked, and no attention after the first layer (the code's has a single key, which is a linear layer).
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def hit(
     activation: str = "relu",
     gate: str | None = None,
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> TwoTower:
@@ -92,6 +93,7 @@ def hit(
     similarity     'cosine' or 'dot' (the released code)
     temperature    'learnable' scales the similarity, or 'none'
     id_head        width of an id head beside the MLP, see towers/mf.py; None: no id head
+    id_history     the id head also knows what the ids did, see layers/history.py
     linear_std     normal initialisation of the MLPs' weights; None: torch's
     """
     check_options(hidden, similarity, gate, heads=heads, width=width)
@@ -111,6 +113,6 @@ def hit(
     user, item = towers
     groups = [Group(heads, heads, width, objective=t, cosine=similarity == "cosine") for t in range(objectives)]
     if id_head is not None:
-        user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std)
+        user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std, id_history)
         groups += id_groups(id_head, objectives)
     return TwoTower(schema, embeddings, user, item, MaxSim(groups, objectives, temperature=temperature, bias=bias))

@@ -22,7 +22,7 @@ Loss = Callable[..., Tensor]
 GRADED = [name for name in LOSSES if name != "logloss"]
 NEEDS: dict[str, dict[str, Any]] = {"jrc": {"energy": "buy"}, "category_alignment": {"feature": "genres"}}  # options without a default
 OF_THE_MODEL = {"complexity"}  # terms that look at the model alone
-TEACHES = {"category_alignment": ("item",)}  # of the others: both towers
+TEACHES = {"category_alignment": ("item",), "hard_mimic": ("user",)}  # of the others: both towers
 COUNTS = {name: np.arange(n) for name, n in SIZES.items()}
 
 
