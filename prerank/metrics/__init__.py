@@ -7,12 +7,14 @@ evaluate(logits, labels, groups=users, resamples=200)
 from prerank.metrics.bootstrap import (
     Difference,
     Interval,
+    Resampled,
     auc_interval,
     grouped_interval,
     interval,
     logloss_interval,
     mean_interval,
     paired,
+    resampled,
 )
 from prerank.metrics.classification import (
     Auc,
@@ -38,6 +40,7 @@ __all__ = [
     "Interval",
     "Metrics",
     "Reliability",
+    "Resampled",
     "auc",
     "auc_interval",
     "brier",
@@ -58,6 +61,7 @@ __all__ = [
     "recall",
     "rela_impr",
     "reliability",
+    "resampled",
     "roc",
     "row_losses",
     "sigmoid",

@@ -4,6 +4,7 @@
     auc_interval / logloss_interval              rows resampled one by one, or whole users at a time
     grouped_interval(grouped)                    users or requests resampled
     paired(a, b, labels, groups=users)           is model a better than model b on the same rows?
+    resampled(models, labels, ...)               the same for every pair of several models
 
 A resample is a vector of counts, Poisson(1) for each unit (the large-n limit of drawing n of n with
 replacement; Chamandy et al. 2012), so nothing is copied or sorted again. Rows of one user are not
@@ -13,7 +14,7 @@ independent: give `groups` and whole users are drawn, which makes the interval h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +43,27 @@ class Difference:
     low: float
     high: float
     p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """One metric of several models on the same resamples.
+
+    values   on the rows as they are
+    drawn    in each resample [resamples]
+    """
+
+    values: dict[str, float]
+    drawn: dict[str, Floats]
+
+    def difference(self, a: str, b: str, level: float = 0.95) -> Difference:
+        """Model a minus model b."""
+        differences = self.drawn[a] - self.drawn[b]
+        bounds = _percentiles(differences, level)
+        known = differences[~np.isnan(differences)]
+        side = min((known <= 0).sum(), (known >= 0).sum())
+        p = min(1.0, 2 * (side + 1) / (len(known) + 1))  # never 0: a bootstrap of R resamples cannot say less than 1/R
+        return Difference(self.values[a] - self.values[b], bounds.low, bounds.high, float(p))
 
 
 def interval(statistic: Statistic, units: int, *, resamples: int = 200, level: float = 0.95, seed: int = 0) -> Interval:
@@ -106,24 +128,37 @@ def paired(
     a, b     scores [n] of the two models; probabilities for logloss
     groups   users or requests [n]: drawn whole, and what GAUC averages over (gauc needs them)
     """
-    if metric == "gauc":
-        if groups is None:
-            raise ValueError("paired: gauc needs groups (a user or request for each row)")
-        one, other = gauc(a, labels, groups), gauc(b, labels, groups)
-        first: Statistic = one.mean
-        second: Statistic = other.mean
-        units = len(one.values)
-    else:
-        base = [Auc(x, labels) if metric == "auc" else _mean_of(row_losses(x, labels)) for x in (a, b)]
-        (first, units), (second, _) = (_over_units(s, groups, np.size(a)) for s in base)
+    return resampled({"a": a, "b": b}, labels, metric=metric, groups=groups, resamples=resamples, seed=seed).difference("a", "b", level)
+
+
+def resampled(
+    models: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    *,
+    metric: Literal["auc", "gauc", "logloss"] = "auc",
+    groups: ArrayLike | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Resampled:
+    """A metric of several models on the same resamples, so that each is measured once however many pairs are compared.
+
+    models   scores [n] of each; see `paired`
+    """
+    if metric == "gauc" and groups is None:
+        raise ValueError("paired: gauc needs groups (a user or request for each row)")
+    statistics, units = [], 0
+    for scores in models.values():
+        if metric == "gauc" and groups is not None:
+            grouped = gauc(scores, labels, groups)
+            statistic: Statistic = grouped.mean
+            units = len(grouped.values)
+        else:
+            base = Auc(scores, labels) if metric == "auc" else _mean_of(row_losses(scores, labels))
+            statistic, units = _over_units(base, groups, np.size(scores))
+        statistics.append(statistic)
     ones = np.ones(units)
-    drawn = _draw(lambda counts: (first(counts), second(counts)), units, resamples, seed)
-    differences = drawn[:, 0] - drawn[:, 1]
-    bounds = _percentiles(differences, level)
-    known = differences[~np.isnan(differences)]
-    side = min((known <= 0).sum(), (known >= 0).sum())
-    p = min(1.0, 2 * (side + 1) / (len(known) + 1))  # never 0: a bootstrap of R resamples cannot say less than 1/R
-    return Difference(first(ones) - second(ones), bounds.low, bounds.high, float(p))
+    drawn = _draw(lambda counts: tuple(s(counts) for s in statistics), units, resamples, seed)
+    return Resampled({name: s(ones) for name, s in zip(models, statistics, strict=True)}, dict(zip(models, drawn.T, strict=True)))
 
 
 def _mean_of(values: Floats) -> Statistic:

@@ -101,6 +101,18 @@ def test_a_model_against_itself_differs_by_nothing():
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
 
 
+@pytest.mark.parametrize("metric", ["auc", "gauc", "logloss"])
+def test_several_models_at_once_are_each_pair_by_itself(metric):
+    rng = np.random.default_rng(1)
+    labels, users = rng.integers(0, 2, 600), rng.integers(0, 40, 600)
+    models = {name: metrics.sigmoid(labels * s + rng.normal(size=600)) for name, s in (("a", 1.0), ("b", 0.8), ("c", 0.1))}
+    found = metrics.resampled(models, labels, metric=metric, groups=users, resamples=80, seed=2)
+    for a, b in (("a", "b"), ("b", "c"), ("c", "a")):
+        alone = metrics.paired(models[a], models[b], labels, metric=metric, groups=users, resamples=80, level=0.99, seed=2)
+        assert found.difference(a, b, 0.99) == alone
+        assert found.difference(b, a, 0.99).value == -alone.value
+
+
 def test_equal_models_are_seldom_told_apart():
     found = 0
     for seed in range(60):
