@@ -20,6 +20,7 @@ from typing import Any
 from litestar import Litestar, MediaType, Response, get, post
 from litestar import Request as HTTPRequest
 from litestar.connection import ASGIConnection
+from litestar.datastructures import State
 from litestar.exceptions import HTTPException, NotAuthorizedException
 from litestar.handlers import BaseRouteHandler
 
@@ -33,6 +34,7 @@ from prerank.serving.scorer import Builder
 
 INLINE = 20_000  # candidates that are scored in the event loop (a few ms); more go to a thread
 PER_USER = 200  # candidates that a user of a batch is as dear as: its features, its tower, its response
+MAXSIM = 0.2  # microseconds of a candidate scored by MaxSim: what INLINE counts in
 
 log = logging.getLogger("prerank.serving")
 
@@ -77,7 +79,8 @@ def create(settings: Settings, build: Builder) -> Litestar:
             received = messages.decode(body, format, limit=settings.candidate_limit)
             scorer = live.scorer
             count = sum(len(r.candidates or ()) for r in received)
-            inline = count + PER_USER * len(received) <= INLINE
+            dear = 1 if scorer.cost is None else max(1, scorer.cost / MAXSIM)
+            inline = count * dear + PER_USER * len(received) <= INLINE
             responses = scorer.score(received) if inline else await asyncio.to_thread(scorer.score, received)
             number = scorer.generation.meta.number
             measures.scored(received, responses)
@@ -132,6 +135,7 @@ def create(settings: Settings, build: Builder) -> Litestar:
         exception_handlers={HTTPException: _refused, Exception: _failed},
         openapi_config=openapi(secured=settings.token is not None),
         logging_config=None,
+        state=State({"live": live}),
     )
     return describe(app)
 

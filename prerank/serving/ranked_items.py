@@ -32,7 +32,7 @@ class RankedItems:
         logits = np.full((len(rows), self.objectives), np.nan, np.float32)
         known = np.flatnonzero(rows >= 0)
         with torch.inference_mode():
-            asking = {name: torch.from_numpy(column) for name, column in user.items()}
+            asking = {name: torch.from_numpy(np.array(column)) for name, column in user.items()}
             for start in range(0, len(known), CHUNK):
                 part = known[start : start + CHUNK]
                 picked, n = rows[part], len(part)

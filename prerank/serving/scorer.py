@@ -66,6 +66,13 @@ class Scorer:
             self._by_head = HeadItems(model.head, generation.items)
         self.cost = None if generation.meta.scoring == "maxsim" else us_per_candidate(self._of_nobody, len(generation.items))
 
+    def told(self) -> str | None:
+        """One line on how candidates are scored and what one costs; None: by MaxSim."""
+        if self.cost is None:
+            return None
+        how = "a ranker, which runs for every candidate" if self.generation.meta.ranker else "a head that reads every pair"
+        return f"generation {self.generation.meta.number} scores by {how}: {self.cost:.1f} us each"
+
     def score(self, requests: Sequence[Request]) -> list[Response]:
         """One response a request; the user tower runs once for all of them. Raises MessageError naming the field."""
         where = [f"requests[{i}]." if len(requests) > 1 else "" for i in range(len(requests))]

@@ -19,7 +19,7 @@ from litestar import Litestar
 from prerank.serving.app import Settings, create
 from prerank.serving.generation import open_current
 from prerank.serving.measures import SHARED
-from prerank.serving.scorer import Builder
+from prerank.serving.scorer import Builder, Scorer
 
 GRACE = 30  # seconds that requests in flight are given to finish
 
@@ -41,16 +41,23 @@ def serve(settings: Settings, build: Builder, *, host: str = "127.0.0.1", port: 
         url = f"http://{host}:{listener.getsockname()[1]}"
         if workers == 1:
             app = worker(settings, build)
-            print(f"serving {url} (POST /score, GET /docs)", flush=True)
+            _print(f"serving {url} (POST /score, GET /docs)", app.state.live.scorer)
             for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn finishes what is in flight, then raises the signal again
                 signal.signal(number, lambda *_: None)
             uvicorn.Server(_config(app)).run([listener])
             return
-        open_current(settings.folder)  # a missing generation is one line, not one a worker
-        print(f"serving {url} with {workers} workers (POST /score, GET /docs)", flush=True)
+        scorer = Scorer(open_current(settings.folder), build)  # a generation that cannot be served is one line, not one a worker
+        _print(f"serving {url} with {workers} workers (POST /score, GET /docs)", scorer)
+        del scorer
         with tempfile.TemporaryDirectory(prefix="prerank-metrics-") as shared:
             os.environ[SHARED] = shared
             Multiprocess(_config(partial(worker, settings, build), workers), [listener]).run()
+
+
+def _print(line: str, scorer: Scorer) -> None:
+    """Where it serves, and in a second line what a candidate costs where that is more than MaxSim."""
+    cost = scorer.told()
+    print(line if cost is None else f"{line}\n{cost}", flush=True)
 
 
 def _config(app: Any, workers: int = 1) -> Any:

@@ -1,6 +1,7 @@
 """export, serve and score from the command line, on a generation of a small random model."""
 
 import json
+import re
 import socket
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from prerank.cli import app
 from prerank.config import Model
 from prerank.serving import open_current
-from tests.serving.world import OPTIONS, model, published, threaded, world
+from tests.serving.world import OPTIONS, model, published, server, threaded, world
 
 run = CliRunner().invoke
 
@@ -96,14 +97,14 @@ def test_serve_says_what_is_wrong_in_a_line(folder, tmp_path):
     assert "holds no current.json; `prerank export` writes one" in result.stderr
 
 
-def stub_run(folder, data, validation):
+def stub_run(folder, data, validation, name="mf"):
     """What export reads of a run."""
-    made = model(data, "mf")
+    made = model(data, name)
     rng = np.random.default_rng(0)
     z = rng.normal(0, 2, (500, 1)).astype(np.float32)
     y = (rng.random((500, 1)) < 1 / (1 + np.exp(-z))).astype(np.float32)
     data.rows = lambda split: np.arange(500 if validation else 0)
-    settings = SimpleNamespace(name="small", model=Model.model_validate(OPTIONS["mf"]))
+    settings = SimpleNamespace(name="small", model=Model.model_validate(OPTIONS[name]))
     return SimpleNamespace(folder=folder, dataset=data, model=made, config=settings, logits=lambda split: (z, y))
 
 
@@ -121,6 +122,35 @@ def test_export(tmp_path, monkeypatch, arguments, validation, calibrated, warnin
     generation = open_current(tmp_path / "generations")
     assert sorted(generation.calibrators) == calibrated
     assert generation.meta.name == "small"
+
+
+@pytest.mark.parametrize(("name", "arguments", "stored", "said"), [
+    ("deepfm", [], "MiB of item columns", "generation 1 scores by a ranker, which runs for every candidate: "),
+    ("ranktower", ["--users"], "MiB of user vectors", "generation 1 scores by a head that reads every pair: "),
+    ("mf", ["--users"], "MiB of user vectors", None),
+])  # fmt: skip
+def test_what_a_candidate_costs_is_said_at_export_and_by_the_server(tmp_path, monkeypatch, name, arguments, stored, said):
+    opened = stub_run(tmp_path, world(), True, name)
+    monkeypatch.setattr("prerank.run.open_run", lambda folder: opened)
+    lines = run(app, ["export", str(tmp_path), *arguments]).stdout.splitlines()
+    assert stored in lines[0]
+    generations = tmp_path / "generations"
+    assert open_current(generations).meta.user_vectors == ("--users" in arguments)
+    if said is None:
+        assert len(lines) == 2
+        return
+    assert re.fullmatch(re.escape(said) + r"\d+\.\d us each", lines[1])
+    if name == "deepfm":
+        with server(generations) as (_, process):
+            assert process.stdout.readline().startswith(said)
+
+
+def test_a_ranker_has_no_vectors_to_store(tmp_path, monkeypatch):
+    opened = stub_run(tmp_path, world(), True, "lr")
+    monkeypatch.setattr("prerank.run.open_run", lambda folder: opened)
+    result = run(app, ["export", str(tmp_path), "--users"])
+    assert result.exit_code == 2
+    assert result.stderr == "error: export: a ranker has no vectors, so dtype must be fp32 and users False; got fp32, True\n"
 
 
 def test_export_says_what_is_wrong_in_a_line(tmp_path, monkeypatch):

@@ -42,6 +42,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "dssm": {"name": "dssm", "width": 16, **TOWER},
     "inttower": {"name": "inttower", "heads": 2, "head_width": 8, **TOWER},
     "inttower-id-head": {"name": "inttower", "heads": 3, "item_heads": 2, "head_width": 8, "id_head": 5, **TOWER},
+    "ranktower": {"name": "ranktower", "heads": 3, "item_heads": 2, "head_width": 8, "id_head": 5, **TOWER},
+}
+RANKERS: dict[str, dict[str, Any]] = {  # served as scorers of given candidates: COLD's place
+    "lr": {"name": "lr"},
+    "dcnv2": {"name": "dcnv2", "layers": 2, "id_head": 5, **TOWER},
+    "cold": {"name": "cold", "cross": [["user", "tags"]], **TOWER},
 }
 FEATURES = [
     {"name": "user", "side": "user"},
@@ -95,7 +101,8 @@ def trained(folder: Path, name: str) -> Run:
         "data.users": str(folder / "users.parquet"), "data.items": str(folder / "items.parquet"), "data.features": FEATURES,
         "data.labels": {"click": {"column": "click"}, "like": {"rule": "utility > 1"}},
         "data.split": {"kind": "time", "validation": 0.1, "test": 0.1},
-        "model": MODELS[name], "objective": [{"loss": "logloss", "label": "click"}, {"loss": "logloss", "label": "like", "weight": 0.5}],
+        "model": {**MODELS, **RANKERS}[name],
+        "objective": [{"loss": "logloss", "label": "click"}, {"loss": "logloss", "label": "like", "weight": 0.5}],
         "training.epochs": 2, "output": str(folder / name),
     }  # fmt: skip
     run, _ = train(parse(settings(folder, **changes)))
@@ -123,7 +130,7 @@ def server(folder: Path) -> Iterator[str]:
             process.kill()
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=[*MODELS, *RANKERS])
 def served(request: pytest.FixtureRequest, folder: Path, server: str) -> Served:
     run = trained_before(folder, request.param)
     number = export(run, folder)
@@ -136,7 +143,8 @@ def served(request: pytest.FixtureRequest, folder: Path, server: str) -> Served:
 
 def export(run: Run, folder: Path) -> int:
     """Put a run in force by the command line. The generation's number."""
-    done = CliRunner().invoke(app, ["export", str(run.folder), "--to", str(folder / "generations")])
+    users = ["--users"] if run.config.model.name in ("inttower", "ranktower") else []
+    done = CliRunner().invoke(app, ["export", str(run.folder), "--to", str(folder / "generations"), *users])
     assert (done.exit_code, done.stderr) == (0, "")
     return int(json.loads((folder / "generations" / "current.json").read_text())["generation"].removeprefix("gen-"))
 
