@@ -1,6 +1,6 @@
 """The command line: `prerank VERB ...`, one file a verb.
 
-    data  init  validate  train  eval  ensemble  prune  export  predict  serve  score  demo
+    data  init  validate  train  tune  eval  ensemble  prune  export  predict  serve  score  demo
 
 Exit status: 0 done, 1 a bug of ours, 2 something to mend in what was given, 130 interrupted.
 """
@@ -21,6 +21,7 @@ VERBS: dict[str, Verb] = {
     "init": Verb("Write a commented config from a sample of your log."),
     "validate": Verb("Check a config and its data; report every problem at once."),
     "train": Verb("Train a model; a killed run continues where it stopped."),
+    "tune": Verb("Search settings on validation, within a latency budget."),
     "eval": Verb("Measure a trained run on rows it was not fitted to.", function="evaluate"),
     "ensemble": Verb("Join trained runs to one scorer, weighted on validation."),
     "prune": Verb("Cut a trained cold or fscd model to fewer fields, or to a latency budget."),
