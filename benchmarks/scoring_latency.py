@@ -77,8 +77,6 @@ class Opened:
     calibrators: dict[str, Platt]
     user_vectors: None = None
     folder: Path = Path("-")
-    columns: tuple[()] = ()  # a ranker's
-    user_vectors: None = None
 
 
 def schema() -> Schema:
