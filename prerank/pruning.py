@@ -48,7 +48,8 @@ class Pruned:
 def prune(run: Run, folder: str | Path, *, fields: int | None = None, budget: float | None = None, candidates: int = 1000) -> Pruned:
     """Keep the strongest `fields`, or as many as score `candidates` of one user within `budget` microseconds. Raises ConfigError.
 
-    Latency is the median of forward passes of torch on one thread, lookups included; at least one field of each side stays.
+    Latency is the median of forward passes of torch on one thread, lookups included, in CPU time: what they take where nothing else runs.
+    At least one field of each side stays.
     """
     whole, path = run.model, Path(folder)
     _check(run, path, fields, budget, candidates)
@@ -73,7 +74,7 @@ def prune(run: Run, folder: str | Path, *, fields: int | None = None, budget: fl
     report = {
         "pruned_from": str(run.folder), "chosen_on": CHOSEN_ON,
         "fields": [{"field": s.field, "side": s.side, "gate": round(s.gate, 6), "kept": s.field in keep} for s in strengths],
-        "latency": {"candidates": candidates, "threads": 1, "passes": Clock.passes, "budget_us": budget,
+        "latency": {"candidates": candidates, "threads": 1, "time": "cpu", "passes": Clock.passes, "budget_us": budget,
                     "before_us": round(before, 1), "after_us": round(clock(small), 1)},
         "parameters": {"before": _size(whole), "after": _size(small)},
         CHOSEN_ON: {"before": _measures(run, logits, labels), "after": _measures(made, *made.logits(CHOSEN_ON))},
@@ -83,7 +84,7 @@ def prune(run: Run, folder: str | Path, *, fields: int | None = None, budget: fl
 
 
 class Clock:
-    """Microseconds in which a ranker scores k candidates for one user, both from validation rows.  # model -> median"""
+    """CPU microseconds in which a ranker scores k candidates for one user, both from validation rows.  # model -> median"""
 
     passes = 30
 
@@ -102,9 +103,9 @@ class Clock:
         try:
             with torch.inference_mode():
                 for _ in range(3 + self.passes):
-                    start = time.perf_counter()
+                    start = time.thread_time()
                     model.eval().pairs(self.users, self.items, *self.pairs)
-                    taken.append(time.perf_counter() - start)
+                    taken.append(time.thread_time() - start)
         finally:
             torch.set_num_threads(threads)
         return 1e6 * statistics.median(taken[3:])

@@ -14,7 +14,7 @@ def prune(
     run: Annotated[Path, typer.Argument(help="run folder of a cold or fscd model")],
     to: Annotated[Path, typer.Option(help="folder of the smaller run")],
     fields: Annotated[int | None, typer.Option(help="how many fields are kept")] = None,
-    budget: Annotated[float | None, typer.Option(help="microseconds in which the candidates must be scored")] = None,
+    budget: Annotated[float | None, typer.Option(help="CPU microseconds in which the candidates must be scored")] = None,
     candidates: Annotated[int, typer.Option(help="candidates of the budget")] = 1000,
     json_: Annotated[bool, typer.Option("--json", help="print pruned.json instead of a table")] = False,
 ) -> None:
@@ -39,7 +39,7 @@ def prune(
         table.add({"field": row["field"], "side": row["side"], "mean gate": row["gate"], "kept": "yes" if row["kept"] else "no"})
     Console().print(table.rich())
     latency, validation = made.report["latency"], made.report["validation"]
-    typer.echo(f"{candidates:,} candidates: {latency['before_us']:,.0f} us before, {latency['after_us']:,.0f} after")
+    typer.echo(f"{candidates:,} candidates: {latency['before_us']:,.0f} us of CPU before, {latency['after_us']:,.0f} after")
     for label, before in validation["before"].items():
         after = validation["after"][label]
         typer.echo(f"{label}, validation, not trained again: AUC {before['auc']:.4f} before, {after['auc']:.4f} after; "
