@@ -57,16 +57,30 @@ def whole(make: Callable[..., Any], w: Weights, **options: Any) -> Any:
     return model
 
 
+def biases(w: Weights, prefix: str) -> list[Tensor]:
+    """b_l of every cross layer, wherever its kind keeps it."""
+    return next(found for kind in ("", "linear.", "u.") if (found := layers(w, f"{prefix}*.{kind}bias")))
+
+
+def experts(w: Weights, prefix: str) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """U [K, n, r], C [K, r, r], V [K, r, n] of every layer of a mixture."""
+    c = layers(w, f"{prefix}*.c")
+    count = len(c[0])
+    u = [torch.stack(one.chunk(count, dim=1)) for one in layers(w, f"{prefix}*.u.weight")]
+    return u, c, [torch.stack(one.chunk(count)) for one in layers(w, f"{prefix}*.v.weight")]
+
+
 def crossed(net: nn.Module, w: Weights, prefix: str) -> None:
     """DeepCTR-Torch's cross layers take our weights."""
-    put(net.bias, torch.stack(layers(w, f"{prefix}*.bias") or layers(w, f"{prefix}*.linear.bias")).unsqueeze(2))
+    put(net.bias, torch.stack(biases(w, prefix)).unsqueeze(2))
     if isinstance(net, CrossNet):
         kernels = [k.unsqueeze(1) for k in layers(w, f"{prefix}*.weight")] or layers(w, f"{prefix}*.linear.weight")
         put(net.kernels, torch.stack(kernels))
         return
-    put(net.V_list, torch.stack(layers(w, f"{prefix}*.v")))
-    put(net.C_list, torch.stack(layers(w, f"{prefix}*.c")).transpose(2, 3))
-    put(net.U_list, torch.stack(layers(w, f"{prefix}*.u")).transpose(2, 3))
+    u, c, v = experts(w, prefix)
+    put(net.U_list, torch.stack(u))
+    put(net.C_list, torch.stack(c))
+    put(net.V_list, torch.stack(v).transpose(2, 3))
     for n, gate in enumerate(net.gating):
         put(gate.weight, w[f"{prefix}0.gate.weight"][n : n + 1])
 
@@ -85,7 +99,7 @@ def deepctr(case: str, w: Weights) -> Tensor | None:
         crossed(net, w, "layers.")
         return net(w["x"])
     if case == "cross mixture":
-        net = CrossNetMix(w["x"].shape[1], w["layers.0.v"].shape[2], len(w["layers.0.v"]), 3).double()
+        net = CrossNetMix(w["x"].shape[1], w["layers.0.c"].shape[1], len(w["layers.0.c"]), 3).double()
         crossed(net, w, "layers.")
         return net(w["x"])
     makes: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -116,14 +130,14 @@ def torchrec(case: str, w: Weights) -> Tensor | None:
         for into, value in zip(net.kernels, kernels, strict=True):
             put(into, value)
     else:
-        experts, _, rank = w["layers.0.v"].shape
-        net = crossnet.LowRankMixtureCrossNet(width, 3, experts, rank, torch.tanh).double()
-        for theirs, ours in (("V_kernels", "v"), ("C_kernels", "c"), ("U_kernels", "u")):
-            for into, value in zip(getattr(net, theirs), layers(w, f"layers.*.{ours}"), strict=True):
-                put(into, value.transpose(1, 2))
+        count, rank, _ = w["layers.0.c"].shape
+        net = crossnet.LowRankMixtureCrossNet(width, 3, count, rank, torch.tanh).double()
+        for theirs, ours in zip((net.U_kernels, net.C_kernels, net.V_kernels), experts(w, "layers."), strict=True):
+            for into, value in zip(theirs, ours, strict=True):
+                put(into, value)
         for n, gate in enumerate(net.gates or ()):
             put(gate.weight, w["layers.0.gate.weight"][n : n + 1])
-    for into, value in zip(net.bias, layers(w, "layers.*.bias") or layers(w, "layers.*.linear.bias"), strict=True):
+    for into, value in zip(net.bias, biases(w, "layers."), strict=True):
         put(into, value.unsqueeze(1))
     return net(w["x"])
 

@@ -49,24 +49,27 @@ class CrossMixture(nn.Module):
     a single expert has no gate. Each layer has its own gate (DeepCTR-Torch and torchrec share one over all layers).
     The bias belongs to the layer: as the gates sum to 1, it is added once.
 
+    As it is linear in the gates, E_i's U_i and the sum over experts are one product of all of them.
+
     rank      r of U, V [width, r] and C [r, r]
     experts   K
     """
 
     def __init__(self, width: int, rank: int, experts: int = 1) -> None:
         super().__init__()
-        self.v = nn.Parameter(torch.randn(experts, width, rank) * width**-0.5)
+        self.shape = experts, rank
+        self.v = Linear(width, experts * rank, bias=False)  # row i * r + j: V_i's column j
         self.c = nn.Parameter(torch.randn(experts, rank, rank) * rank**-0.5)
-        self.u = nn.Parameter(torch.randn(experts, rank, width) * rank**-0.5)
-        self.bias = nn.Parameter(torch.zeros(width))
+        self.u = Linear(experts * rank, width)  # column i * r + j: U_i's column j; its bias is b_l
         self.gate = Linear(width, experts, bias=False) if experts > 1 else None
 
     def forward(self, x0: Tensor, x: Tensor) -> Tensor:
         """[rows, width] twice -> [rows, width]."""
-        low = torch.tanh(x @ self.v)  # [K, rows, r]
-        each = torch.tanh(low @ self.c) @ self.u  # [K, rows, width]
-        mixed = each[0] if self.gate is None else torch.einsum("kpw,pk->pw", each, torch.softmax(self.gate(x), dim=1))
-        return x0 * (mixed + self.bias) + x
+        low = torch.tanh(self.v(x)).unflatten(1, self.shape)  # [rows, K, r]
+        low = torch.tanh(torch.einsum("pkr,ksr->pks", low, self.c))
+        if self.gate is not None:
+            low = low * torch.softmax(self.gate(x), dim=1).unsqueeze(2)
+        return x0 * self.u(low.flatten(1)) + x
 
 
 class Cross(nn.Module):

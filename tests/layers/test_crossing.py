@@ -12,7 +12,7 @@ from prerank.layers import Cross, CrossMatrix, CrossMixture, CrossVector
 def test_a_layer_of_zeros_passes_its_input_on(make) -> None:
     layer, x0, x = make(5), torch.randn(4, 5), torch.randn(4, 5)
     for name, p in layer.named_parameters():
-        if name in ("weight", "linear.weight", "u") or name.endswith("bias"):
+        if name in ("weight", "linear.weight", "u.weight") or name.endswith("bias"):
             p.data.zero_()
     torch.testing.assert_close(layer(x0, x), x)
 
@@ -27,7 +27,9 @@ def test_a_vector_is_a_matrix_of_equal_rows() -> None:
 
 def test_equal_experts_are_one() -> None:
     one, three = CrossMixture(5, 2), CrossMixture(5, 2, 3)
-    for name in ("u", "c", "v"):
-        getattr(three, name).data.copy_(getattr(one, name).expand_as(getattr(three, name)))
+    three.c.data.copy_(one.c.expand(3, 2, 2))
+    three.v.weight.data.copy_(one.v.weight.repeat(3, 1))
+    three.u.weight.data.copy_(one.u.weight.repeat(1, 3))
+    three.u.bias.data.copy_(one.u.bias)
     x0, x = torch.randn(4, 5), torch.randn(4, 5)
     torch.testing.assert_close(three(x0, x), one(x0, x))

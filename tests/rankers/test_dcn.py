@@ -25,7 +25,9 @@ def crossed(cross: Cross, x0: np.ndarray) -> np.ndarray:
             elif "linear.weight" in w:  # DCN-V2: x0 * (W x + b) + x
                 x = row * (w["linear.weight"] @ x + w["linear.bias"]) + x
             else:  # mixture of low-rank experts
-                experts = [row * (w["u"][i].T @ np.tanh(w["c"][i].T @ np.tanh(w["v"][i].T @ x)) + w["bias"]) for i in range(len(w["u"]))]
+                count = len(w["c"])
+                u, v = np.split(w["u.weight"], count, axis=1), np.split(w["v.weight"], count)  # [n, r], [r, n] an expert
+                experts = [row * (u[i] @ np.tanh(w["c"][i] @ np.tanh(v[i] @ x)) + w["u.bias"]) for i in range(count)]
                 scores = np.exp(w["gate.weight"] @ x) if "gate.weight" in w else np.ones(1)
                 x = sum(g * e for g, e in zip(scores / scores.sum(), experts, strict=True)) + x
         rows.append(x)
