@@ -102,11 +102,17 @@ def small_model(name: str, objectives: tuple[str, ...] = ("like",), seed: int = 
     return model
 
 
-def remember(model: Any, objectives: int, rows: int = 300) -> None:
-    """Random train interactions, for models with histories; every id of `small_batch` has some."""
+def remember(model: Any, objectives: int, rows: int = 300, batch: Batch | None = None) -> None:
+    """Random train interactions, for models with histories; every id of `small_batch` has some. A batch's own come with them."""
     g = torch.Generator().manual_seed(7)
     users, items = (torch.randint(3, n, (rows,), generator=g) for n in (SIZES["user_id"], SIZES["item_id"]))
-    model.remember(users, items, torch.randint(0, objectives + 1, (rows,), generator=g))
+    level = torch.randint(0, objectives + 1, (rows,), generator=g)
+    if batch is not None:
+        u, c = batch.where.nonzero(as_tuple=True)
+        users = torch.cat([users, batch.user["user_id"][batch.user_index[u]]])
+        items = torch.cat([items, batch.item["item_id"][batch.item_index[u, c]]])
+        level = torch.cat([level, (batch.labels[u, c] > 0).sum(dim=1)])
+    model.remember(users, items, level)
     model.fill_cold_rows({name: torch.ones(n) for name, n in SIZES.items()})
 
 

@@ -72,6 +72,13 @@ class Dataset:
             raise DataError(f"split must be one of {', '.join(self._rows)}; got '{split}'")
         return self._rows[split]
 
+    def interactions(self, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of both id vocabularies, and how many labels are positive, of a split's log rows.  # [n], [n], [n]"""
+        rows = self.rows(split)
+        users = self.users[self.schema.user_id][self.user_row[rows]]
+        items = self.items[self.schema.item_id][self.item_row[rows]]
+        return users.astype(np.int64), items.astype(np.int64), (self.labels[rows] > 0).sum(axis=1)
+
     def entity(self, side: Side) -> dict[str, NDArray[Any]]:
         """The table of one side."""
         return self.users if side == "user" else self.items

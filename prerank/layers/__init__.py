@@ -5,6 +5,7 @@ from prerank.layers.crossing import Cross, CrossMatrix, CrossMixture, CrossVecto
 from prerank.layers.embedding import Embeddings, IdTable, IdVectors
 from prerank.layers.factorization import pairwise_products
 from prerank.layers.gating import GATES, LightSE, SENet
+from prerank.layers.history import Histories, HistoryTable, id_tables
 from prerank.layers.linear import Linear
 from prerank.layers.mlp import MLP, Block, FullyConnected
 from prerank.layers.transformer import EncoderLayer
@@ -20,11 +21,14 @@ __all__ = [
     "Embeddings",
     "EncoderLayer",
     "FullyConnected",
+    "Histories",
+    "HistoryTable",
     "IdTable",
     "IdVectors",
     "Interacting",
     "LightSE",
     "Linear",
     "SENet",
+    "id_tables",
     "pairwise_products",
 ]

@@ -137,7 +137,7 @@ class Embeddings(nn.Module):
         """
         for table, spans in self.spans.items():
             for vocabulary, first, n in spans:
-                _fill_cold(self.tables[table][first : first + n], torch.as_tensor(counts[vocabulary])[:n])
+                fill_cold(self.tables[table][first : first + n], torch.as_tensor(counts[vocabulary])[:n])
 
 
 class AttentionPooling(nn.Module):
@@ -175,7 +175,7 @@ class _ById(nn.Module):
     def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
         """As `Embeddings.fill_cold_rows`."""
         for table in self.parameters():
-            _fill_cold(table, torch.as_tensor(counts[self.vocabulary]))
+            fill_cold(table, torch.as_tensor(counts[self.vocabulary]))
 
 
 class IdVectors(_ById):
@@ -225,7 +225,8 @@ def _key(feature: Feature) -> str:
     return f"{name}%" if name in _TAKEN else name
 
 
-def _fill_cold(table: Tensor, counts: Tensor) -> None:
+def fill_cold(table: Tensor, counts: Tensor) -> None:
+    """Rows 'missing' and 'unknown' of a table, where training never saw them, become its mean weighted by counts."""
     seen = counts[FIRST:].to(table)  # its type and device
     if seen.sum() == 0:
         return

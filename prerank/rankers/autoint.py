@@ -52,6 +52,7 @@ def autoint(
     dropout: float = 0.0,
     activation: str = "relu",
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> Ranker:
@@ -62,6 +63,7 @@ def autoint(
     residual     whether a layer adds a projection of its input
     hidden       widths of AutoInt+'s MLP; empty: no MLP
     id_head      width of an id head beside the network (`IdProduct`); None: no id head
+    id_history   the id head also knows what the ids did, see layers/history.py
     """
     if layers < 1:
         raise ValueError(f"layers: must be at least 1; got {layers}")
@@ -73,4 +75,4 @@ def autoint(
         mlp = deep(fields * width, hidden, norm=norm, dropout=dropout, activation=activation, linear_std=linear_std)
         read += hidden[-1]
     network = AutoInt(interacting, mlp, read, len(schema.objectives))
-    return Ranker(Embeddings(schema, sizes, embedding_std), network, product=id_product(schema, sizes, id_head, embedding_std))
+    return Ranker(Embeddings(schema, sizes, embedding_std), network, product=id_product(schema, sizes, id_head, embedding_std, id_history))

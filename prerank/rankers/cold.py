@@ -31,6 +31,7 @@ def cold(
     dropout: float = 0.0,
     activation: str = "relu",
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> Ranker:
@@ -39,10 +40,11 @@ def cold(
     keep      names of the fields that are left ('user_field*item_field' for a cross); None: all
     cross     pairs [user field, item field] whose product is a field of its own
     id_head   width of an id head beside the network (`IdProduct`); None: no id head
+    id_history    the id head also knows what the ids did, see layers/history.py
     """
     selection = select(schema, keep, cross)
     fields, width = len(selection.names), schema.width
     layers = deep(fields * width, hidden, norm=norm, dropout=dropout, activation=activation, linear_std=linear_std)
     network = SelectingNetwork(selection, SEGate(fields, width), layers, hidden[-1], len(schema.objectives))
     embeddings = Embeddings(selection.schema, sizes, embedding_std)
-    return Ranker(embeddings, network, product=id_product(schema, sizes, id_head, embedding_std))
+    return Ranker(embeddings, network, product=id_product(schema, sizes, id_head, embedding_std, id_history))

@@ -55,6 +55,7 @@ def dcn(
     dropout: float = 0.0,
     activation: str = "relu",
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> Ranker:
@@ -62,13 +63,14 @@ def dcn(
 
     layers    number of cross layers
     id_head   width of an id head beside the network (`IdProduct`); None: no id head
+    id_history    the id head also knows what the ids did, see layers/history.py
     """
     fields, field_width = pair_shape(schema)
     width = fields * field_width
     cross = Cross(layers, partial(CrossVector, width))
     mlp = deep(width, hidden, norm=norm, dropout=dropout, activation=activation, linear_std=linear_std)
     network = CrossDeep(cross, mlp, width, hidden[-1], len(schema.objectives))
-    return Ranker(Embeddings(schema, sizes, embedding_std), network, product=id_product(schema, sizes, id_head, embedding_std))
+    return Ranker(Embeddings(schema, sizes, embedding_std), network, product=id_product(schema, sizes, id_head, embedding_std, id_history))
 
 
 def dcnv2(
@@ -84,6 +86,7 @@ def dcnv2(
     dropout: float = 0.0,
     activation: str = "relu",
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> Ranker:
@@ -94,6 +97,7 @@ def dcnv2(
     low_rank    rank of the cross layers' matrices (the paper: a quarter of the width does); None: full
     experts     low-rank matrices a layer, mixed by a gate
     id_head     width of an id head beside the network (`IdProduct`); None: no id head
+    id_history  the id head also knows what the ids did, see layers/history.py
     """
     if structure not in STRUCTURES:
         raise ValueError(f"structure: must be one of {', '.join(STRUCTURES)}; got '{structure}'")
@@ -109,4 +113,4 @@ def dcnv2(
     )  # fmt: skip
     mlp = deep(width, hidden, norm=norm, dropout=dropout, activation=activation, linear_std=linear_std)
     network = CrossDeep(Cross(layers, make), mlp, width, hidden[-1], len(schema.objectives), structure == "stacked")
-    return Ranker(Embeddings(schema, sizes, embedding_std), network, product=id_product(schema, sizes, id_head, embedding_std))
+    return Ranker(Embeddings(schema, sizes, embedding_std), network, product=id_product(schema, sizes, id_head, embedding_std, id_history))

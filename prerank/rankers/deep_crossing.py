@@ -58,6 +58,7 @@ def deep_crossing(
     dropout: float = 0.0,
     activation: str = "relu",
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
 ) -> Ranker:
     """Deep Crossing; see the module's first lines.
@@ -67,6 +68,7 @@ def deep_crossing(
     dropout      share of the units' inner outputs that training drops
     activation   of both layers of a unit
     id_head      width of an id head beside the network (`IdProduct`); None: no id head
+    id_history   the id head also knows what the ids did, see layers/history.py
     """
     if not hidden:
         raise ValueError("hidden: must name the width of at least one unit; got none")
@@ -77,4 +79,4 @@ def deep_crossing(
     block = partial(FullyConnected, norm=norm, dropout=dropout, activation=activation)
     fields, width = pair_shape(schema)
     network = DeepCrossingNetwork(fields * width, hidden, len(schema.objectives), block, activation)
-    return Ranker(Embeddings(schema, sizes, embedding_std), network, product=id_product(schema, sizes, id_head, embedding_std))
+    return Ranker(Embeddings(schema, sizes, embedding_std), network, product=id_product(schema, sizes, id_head, embedding_std, id_history))

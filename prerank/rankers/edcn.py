@@ -143,6 +143,7 @@ def edcn(
     dropout: float = 0.0,
     activation: str = "relu",
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
 ) -> Ranker:
     """EDCN; see the module's first lines.
@@ -153,6 +154,7 @@ def edcn(
     norm          BatchNorm in the deep side's layers
     dropout       share of the deep side's outputs that training drops
     id_head       width of an id head beside the network (`IdProduct`); None: no id head
+    id_history    the id head also knows what the ids did, see layers/history.py
     """
     if layers < 1:
         raise ValueError(f"layers: must be at least 1; got {layers}")
@@ -164,4 +166,4 @@ def edcn(
         raise ValueError(f"dropout: must be at least 0 and below 1; got {dropout}")
     block = partial(FullyConnected, norm=norm, dropout=dropout, activation=activation)
     network = EDCNNetwork(*pair_shape(schema), len(schema.objectives), layers, bridge, temperature, block)
-    return Ranker(Embeddings(schema, sizes, embedding_std), network, product=id_product(schema, sizes, id_head, embedding_std))
+    return Ranker(Embeddings(schema, sizes, embedding_std), network, product=id_product(schema, sizes, id_head, embedding_std, id_history))

@@ -48,15 +48,17 @@ class DeepFM(nn.Module):
         return second_order + self.output(hidden), torch.cat([products, hidden], dim=1)
 
 
-def fm(schema: Schema, sizes: Mapping[str, int], *, id_head: int | None = None, embedding_std: float = 0.05) -> Ranker:
+def fm(schema: Schema, sizes: Mapping[str, int], *, id_head: int | None = None, id_history: bool = False,
+       embedding_std: float = 0.05) -> Ranker:  # fmt: skip
     """Factorisation machine of order 2; see the module's first lines. Its vectors' width is the schema's.
 
     id_head         width of an id head beside it (`IdProduct`); None: no id head
+    id_history      the id head also knows what the ids did, see layers/history.py
     embedding_std   of the vectors; weights start at 0
     """
     embeddings = Embeddings(_one_width_an_objective(schema), sizes, embedding_std)
     network = FM(len(schema.objectives))
-    return Ranker(embeddings, network, Wide(schema, sizes), id_product(schema, sizes, id_head, embedding_std))
+    return Ranker(embeddings, network, Wide(schema, sizes), id_product(schema, sizes, id_head, embedding_std, id_history))
 
 
 def deepfm(
@@ -68,12 +70,14 @@ def deepfm(
     dropout: float = 0.0,
     activation: str = "relu",
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> Ranker:
     """DeepFM; see the module's first lines, and `deep` for the layers' options.
 
     id_head   width of an id head beside the network (`IdProduct`); None: no id head
+    id_history    the id head also knows what the ids did, see layers/history.py
     """
     objectives = len(schema.objectives)
     wider = _one_width_an_objective(schema)
@@ -81,7 +85,7 @@ def deepfm(
     mlp = deep(fields * width, hidden, norm=norm, dropout=dropout, activation=activation, linear_std=linear_std)
     network = DeepFM(mlp, hidden[-1], objectives)
     embeddings = Embeddings(wider, sizes, embedding_std)
-    return Ranker(embeddings, network, Wide(schema, sizes), id_product(schema, sizes, id_head, embedding_std))
+    return Ranker(embeddings, network, Wide(schema, sizes), id_product(schema, sizes, id_head, embedding_std, id_history))
 
 
 def _one_width_an_objective(schema: Schema) -> Schema:

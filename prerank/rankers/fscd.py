@@ -60,6 +60,7 @@ def fscd(
     dropout: float = 0.0,
     activation: str = "relu",
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> Ranker:
@@ -70,6 +71,7 @@ def fscd(
     temperature   t of the gates' relaxation; .1 is nearly binary
     initial       delta of every field at the start
     id_head       width of an id head beside the network (`IdProduct`), which no gate touches; None: no id head
+    id_history    the id head also knows what the ids did, see layers/history.py
     """
     if temperature <= 0:
         raise ValueError(f"temperature: must be positive; got {temperature}")
@@ -83,7 +85,7 @@ def fscd(
     gate = ConcreteGate(fields, temperature, initial) if keep is None else None
     network = SelectingNetwork(selection, gate, layers, hidden[-1], len(schema.objectives))
     embeddings = Embeddings(selection.schema, sizes, embedding_std)
-    product = id_product(schema, sizes, id_head, embedding_std)
+    product = id_product(schema, sizes, id_head, embedding_std, id_history)
     if gate is None:
         return Ranker(embeddings, network, product=product)
     return SelectingRanker(embeddings, network, costs(schema, sizes, complexity), product)

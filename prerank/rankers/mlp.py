@@ -41,15 +41,17 @@ def mlp(
     dropout: float = 0.0,
     activation: str = "relu",
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> Ranker:
     """Single-tower MLP; see the module's first lines, and `deep` for the layers' options.
 
     id_head   width of an id head beside the network (`IdProduct`); None: no id head
+    id_history    the id head also knows what the ids did, see layers/history.py
     """
     embeddings = Embeddings(schema, sizes, embedding_std)
     fields, width = pair_shape(schema)
     layers = deep(fields * width, hidden, norm=norm, dropout=dropout, activation=activation, linear_std=linear_std)
     network = MLPNetwork(layers, hidden[-1], len(schema.objectives))
-    return Ranker(embeddings, network, product=id_product(schema, sizes, id_head, embedding_std))
+    return Ranker(embeddings, network, product=id_product(schema, sizes, id_head, embedding_std, id_history))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prerank.batch import Batch, Columns, Output
-from prerank.layers import Embeddings, IdTable
+from prerank.layers import Embeddings, Histories, id_tables
 from prerank.schema import Schema
 
 
@@ -42,9 +42,12 @@ class Ranker(nn.Module):
         self.network = network
         self.wide = wide
         self.product = product
+        self._histories = Histories(product and product.user_ids, product and product.item_ids, *(product.names if product else ("", "")))
 
     def forward(self, batch: Batch) -> Output:
         """Logits [B, C, T] and hidden [B, C, K] (None for a purely wide ranker); padding never enters the network and gets 0."""
+        if self.training:
+            self._histories.leave_out(batch)
         b, c = batch.item_index.shape
         user = batch.user_index.repeat_interleave(c)  # [B*C]
         item = batch.item_index.flatten()
@@ -67,6 +70,10 @@ class Ranker(nn.Module):
                 logits = beside if logits is None else logits + beside
         assert logits is not None
         return logits, hidden
+
+    def remember(self, users: Tensor, items: Tensor, level: Tensor) -> None:
+        """The train interactions, for an id head with histories; see `layers.Histories`."""
+        self._histories.remember(users, items, level)
 
     def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
         """Give the 'unknown' and 'missing' rows that training never saw the average row of their table."""
@@ -103,13 +110,11 @@ class IdProduct(nn.Module):
     an MLP between the ids cannot; it may want its own rate and decay (`training.optimizer.groups`, '*ids.table').
     """
 
-    def __init__(self, schema: Schema, sizes: Mapping[str, int], width: int, std: float) -> None:
+    def __init__(self, schema: Schema, sizes: Mapping[str, int], width: int, std: float, history: bool) -> None:
         super().__init__()
         self.names = schema.user_id, schema.item_id
         self.shape = len(schema.objectives), width
-        user, item = (schema.vocabulary_of(schema[name]) for name in self.names)
-        self.user_ids = IdTable(sizes[user], user, width, len(schema.objectives), std)
-        self.item_ids = IdTable(sizes[item], item, width, len(schema.objectives), std)
+        self.user_ids, self.item_ids = id_tables(schema, sizes, width, std, history)
 
     def forward(self, users: Columns, items: Columns, user: Tensor, item: Tensor) -> Tensor:
         """Tables are read once a distinct row; a product and two biases a pair."""
@@ -123,11 +128,12 @@ class IdProduct(nn.Module):
         self.item_ids.fill_cold_rows(counts)
 
 
-def id_product(schema: Schema, sizes: Mapping[str, int], width: int | None, std: float) -> IdProduct | None:
-    """What a recipe's option `id_head` means: the width of the id head's vectors, or None: no id head. Raises ValueError."""
+def id_product(schema: Schema, sizes: Mapping[str, int], width: int | None, std: float, history: bool = False) -> IdProduct | None:
+    """What a recipe's options `id_head` and `id_history` mean: the width of the id head's vectors, or None: no id head; and whether
+    it knows what the ids did (layers/history.py). Raises ValueError."""
     if width is not None and width < 1:
         raise ValueError(f"id_head: must be at least 1 or null; got {width}")
-    return None if width is None else IdProduct(schema, sizes, width, std)
+    return None if width is None else IdProduct(schema, sizes, width, std, history)
 
 
 def pair_shape(schema: Schema) -> tuple[int, int]:

@@ -27,15 +27,17 @@ def wide_deep(
     dropout: float = 0.0,
     activation: str = "relu",
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> Ranker:
     """Wide & Deep; see the module's first lines, and `deep` for the layers' options.
 
     id_head   width of an id head beside the network (`IdProduct`); None: no id head
+    id_history    the id head also knows what the ids did, see layers/history.py
     """
     embeddings = Embeddings(schema, sizes, embedding_std)
     fields, width = pair_shape(schema)
     mlp = deep(fields * width, hidden, norm=norm, dropout=dropout, activation=activation, linear_std=linear_std)
     network = MLPNetwork(mlp, hidden[-1], len(schema.objectives), bias=False)
-    return Ranker(embeddings, network, Wide(schema, sizes), id_product(schema, sizes, id_head, embedding_std))
+    return Ranker(embeddings, network, Wide(schema, sizes), id_product(schema, sizes, id_head, embedding_std, id_history))

@@ -50,6 +50,7 @@ def xdeepint(
     subspaces: int = 4,
     dropout: float = 0.0,
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
 ) -> Ranker:
     """xDeepInt; see the module's first lines.
@@ -58,6 +59,7 @@ def xdeepint(
     subspaces   h; must divide the field width D
     dropout     share of X_0's entries that training hides from W_l
     id_head     width of an id head beside the network (`IdProduct`); None: no id head
+    id_history  the id head also knows what the ids did, see layers/history.py
     """
     fields, width = pair_shape(schema)
     if layers < 1:
@@ -67,4 +69,4 @@ def xdeepint(
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout: must be at least 0 and below 1; got {dropout}")
     network = XDeepIntNetwork(fields, len(schema.objectives), layers, subspaces, dropout)
-    return Ranker(Embeddings(schema, sizes, embedding_std), network, product=id_product(schema, sizes, id_head, embedding_std))
+    return Ranker(Embeddings(schema, sizes, embedding_std), network, product=id_product(schema, sizes, id_head, embedding_std, id_history))

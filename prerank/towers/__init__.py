@@ -6,6 +6,7 @@ from prerank.towers.cross_maxsim import CrossMaxSim
 from prerank.towers.dat import dat
 from prerank.towers.dssm import dssm
 from prerank.towers.heads import MaxSim, maxsim
+from prerank.towers.history_mf import history_mf
 from prerank.towers.hit import hit
 from prerank.towers.ihm_dat import ihm_dat
 from prerank.towers.inttower import inttower
@@ -15,8 +16,23 @@ from prerank.towers.rcg import rcg
 from prerank.towers.two_tower import TwoTower
 
 TOWERS: dict[str, Callable[..., TwoTower]] = {
-    "mf": mf, "dssm": dssm, "inttower": inttower, "ranktower": ranktower, "dat": dat, "ihm_dat": ihm_dat, "hit": hit,
-    "rcg": rcg,
+    "mf": mf, "history_mf": history_mf, "dssm": dssm, "inttower": inttower, "ranktower": ranktower, "dat": dat, "ihm_dat": ihm_dat,
+    "hit": hit, "rcg": rcg,
 }  # fmt: skip
 
-__all__ = ["TOWERS", "CrossMaxSim", "MaxSim", "TwoTower", "dat", "dssm", "hit", "ihm_dat", "inttower", "maxsim", "mf", "ranktower", "rcg"]
+__all__ = [
+    "TOWERS",
+    "CrossMaxSim",
+    "MaxSim",
+    "TwoTower",
+    "dat",
+    "dssm",
+    "history_mf",
+    "hit",
+    "ihm_dat",
+    "inttower",
+    "maxsim",
+    "mf",
+    "ranktower",
+    "rcg",
+]

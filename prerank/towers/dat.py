@@ -57,6 +57,7 @@ def dat(
     activation: str = "relu",
     gate: str | None = None,
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> TwoTower:
@@ -67,6 +68,7 @@ def dat(
     similarity    'cosine' or 'dot'
     temperature   'learnable' scales the similarity, or 'none'
     id_head       width of an id head beside the MLP, see towers/mf.py; None: no id head
+    id_history    the id head also knows what the ids did, see layers/history.py
     linear_std    normal initialisation of the MLPs' weights; None: torch's
     """
     check_options(hidden, similarity, gate, width=width)
@@ -82,6 +84,6 @@ def dat(
     user, item = towers
     groups = [Group(1, 1, width, objective=t, cosine=similarity == "cosine") for t in range(objectives)]
     if id_head is not None:
-        user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std)
+        user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std, id_history)
         groups += id_groups(id_head, objectives)
     return TwoTower(schema, embeddings, user, item, MaxSim(groups, objectives, temperature=temperature, bias=bias))

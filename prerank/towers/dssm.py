@@ -89,6 +89,7 @@ def dssm(
     activation: str = "relu",
     gate: str | None = None,
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> TwoTower:
@@ -100,6 +101,7 @@ def dssm(
     temperature   'learnable' scales the similarity; 'none' is the bare cosine of IntTower's baseline
     bias          one learned bias an objective
     id_head       width of an id head beside the MLP, see towers/mf.py; None: no id head
+    id_history    the id head also knows what the ids did, see layers/history.py
     linear_std    normal initialisation of the MLPs' weights (released IntTower code: 1e-4); None: torch's
     """
     check_options(hidden, similarity, gate, width=width)
@@ -113,7 +115,7 @@ def dssm(
     item: Tower = towers[1]
     groups = [Group(1, 1, width or hidden[-1], objective=t, cosine=similarity == "cosine") for t in range(objectives)]
     if id_head is not None:
-        user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std)
+        user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std, id_history)
         groups += id_groups(id_head, objectives)
     head = MaxSim(groups, objectives, temperature=temperature, bias=bias)
     return TwoTower(schema, embeddings, user, item, head)

@@ -31,6 +31,7 @@ def ihm_dat(
     activation: str = "relu",
     gate: str | None = None,
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> TwoTower:
@@ -41,9 +42,11 @@ def ihm_dat(
     similarity    'cosine' or 'dot'
     temperature   'learnable' scales the similarity, or 'none'
     id_head       width of an id head beside the MLP, see towers/mf.py; None: no id head
+    id_history    the id head also knows what the ids did, see layers/history.py
     linear_std    normal initialisation of the MLPs' weights; None: torch's
     """
     return dat(
         schema, sizes, hidden=hidden, width=width, similarity=similarity, temperature=temperature, bias=bias, norm=norm, dropout=dropout,
-        activation=activation, gate=gate, id_head=id_head, embedding_std=embedding_std, linear_std=linear_std,
+        activation=activation, gate=gate, id_head=id_head, id_history=id_history, embedding_std=embedding_std,
+        linear_std=linear_std,
     )  # fmt: skip

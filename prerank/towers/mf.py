@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from prerank.batch import Group, Representation, TokenTower, Tower
-from prerank.layers import IdTable
+from prerank.layers import IdTable, id_tables
 from prerank.schema import Schema
 from prerank.towers.heads import MaxSim
 from prerank.towers.two_tower import TwoTower
@@ -26,10 +26,10 @@ class IdTower(nn.Module):
 
     needs_fields = False
 
-    def __init__(self, rows: int, vocabulary: str, width: int, objectives: int = 1, std: float = 0.05) -> None:
+    def __init__(self, ids: IdTable, objectives: int) -> None:
         super().__init__()
         self.objectives = objectives
-        self.ids = IdTable(rows, vocabulary, width, objectives, std)
+        self.ids = ids
 
     def forward(self, fields: Tensor | None, ids: Tensor) -> Representation:
         vectors, bias = self.ids(ids)  # [rows, T*K], [rows, T]
@@ -59,11 +59,12 @@ def id_groups(width: int, objectives: int) -> list[Group]:
     return [Group(1, 1, width, objective=t) for t in range(objectives)]
 
 
-def id_towers(schema: Schema, sizes: Mapping[str, int], width: int, std: float = 0.05) -> tuple[IdTower, IdTower]:
-    """The user's and the item's id tower."""
-    objectives = len(schema.objectives)
-    user, item = (schema.vocabulary_of(schema[i]) for i in (schema.user_id, schema.item_id))
-    return IdTower(sizes[user], user, width, objectives, std), IdTower(sizes[item], item, width, objectives, std)
+def id_towers(
+    schema: Schema, sizes: Mapping[str, int], width: int, std: float = 0.05, history: bool = False
+) -> tuple[IdTower, IdTower]:
+    """The user's and the item's id tower; `history`: with what the ids did, see layers/history.py."""
+    user, item = id_tables(schema, sizes, width, std, history)
+    return IdTower(user, len(schema.objectives)), IdTower(item, len(schema.objectives))
 
 
 def mf(schema: Schema, sizes: Mapping[str, int], *, width: int = 64, std: float = 0.05) -> TwoTower:
@@ -82,8 +83,9 @@ def mf(schema: Schema, sizes: Mapping[str, int], *, width: int = 64, std: float 
 
 
 def with_id_head(
-    schema: Schema, sizes: Mapping[str, int], user: Tower | TokenTower, item: Tower | TokenTower, width: int, std: float
+    schema: Schema, sizes: Mapping[str, int], user: Tower | TokenTower, item: Tower | TokenTower, width: int, std: float,
+    history: bool = False,
 ) -> tuple[WithIdHead, WithIdHead]:
     """Both towers with an id head beside them."""
-    user_ids, item_ids = id_towers(schema, sizes, width, std)
+    user_ids, item_ids = id_towers(schema, sizes, width, std, history)
     return WithIdHead(user, user_ids), WithIdHead(item, item_ids)

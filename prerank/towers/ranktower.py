@@ -63,6 +63,7 @@ def ranktower(
     dropout: float = 0.0,
     activation: str = "relu",
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> TwoTower:
@@ -73,6 +74,7 @@ def ranktower(
     reduction           r: how many times narrower than its input the gate's middle layer is
     bias                one learned bias an objective (ours)
     id_head             width of an id head beside the towers, see towers/mf.py; None: no id head
+    id_history          the id head also knows what the ids did, see layers/history.py
     linear_std          normal initialisation of the MLPs' weights; None: torch's
     """
     sizes_of = {"heads": (heads, 1), "item_heads": (item_heads, 1), "head_width": (head_width, 2), "reduction": (reduction, 1)}
@@ -93,6 +95,6 @@ def ranktower(
     item: Tower = inner_item
     ids = id_groups(id_head, objectives) if id_head is not None else []
     if id_head is not None:
-        user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std)
+        user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std, id_history)
     head = CrossMaxSim(heads, item_heads, head_width, objectives, bias=bias, ids=ids)
     return TwoTower(schema, embeddings, user, item, head)

@@ -70,6 +70,7 @@ def rcg(
     activation: str = "relu",
     gate: str | None = None,
     id_head: int | None = None,
+    id_history: bool = False,
     embedding_std: float = 0.05,
     linear_std: float | None = None,
 ) -> TwoTower:
@@ -82,6 +83,7 @@ def rcg(
     temperature   'learnable' scales the similarity, or 'none'
     dropout       of both sides
     id_head       width of an id head beside the towers, see towers/mf.py; None: no id head
+    id_history    the id head also knows what the ids did, see layers/history.py
     """
     check_options(hidden, similarity, gate, layers=layers, attention_heads=attention_heads, feed_forward=feed_forward, width=width)
     objectives = len(schema.objectives)
@@ -95,6 +97,6 @@ def rcg(
     item: Tower | TokenTower = mlp
     groups = [Group(1, 1, width, objective=t, cosine=similarity == "cosine") for t in range(objectives)]
     if id_head is not None:
-        user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std)
+        user, item = with_id_head(schema, sizes, user, item, id_head, embedding_std, id_history)
         groups += id_groups(id_head, objectives)
     return TwoTower(schema, embeddings, user, item, MaxSim(groups, objectives, temperature=temperature, bias=bias))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from prerank.batch import Batch, Columns, Head, Output, Representation, TokenTower, Tower
-from prerank.layers import Embeddings
+from prerank.layers import Embeddings, Histories
 from prerank.schema import Schema
 
 
@@ -30,9 +30,12 @@ class TwoTower(nn.Module):
         self.item = item
         self.head = head
         self.guesses = getattr(user, "guesses", False)
+        self._histories = Histories(self.user, self.item, schema.user_id, schema.item_id)
 
     def forward(self, batch: Batch) -> Output:
         """Encode each distinct user and item once, then compare every pair of the batch's lists."""
+        if self.training:
+            self._histories.leave_out(batch)
         users = self.encode("user", batch.user)  # [U, H_g, K_g] a group
         items = self.encode("item", batch.item)  # [N, H_g, K_g] a group
         logits = self.head(users, items, batch.user_index, batch.item_index)  # [B, C, T]
@@ -49,6 +52,10 @@ class TwoTower(nn.Module):
             fields = self.embeddings(side, columns) if self.embeddings is not None and tower.needs_fields else None
             representation = tower(fields, ids)
         return self.head.prepare_user(representation) if side == "user" else self.head.prepare_items(representation)
+
+    def remember(self, users: Tensor, items: Tensor, level: Tensor) -> None:
+        """The train interactions, for towers with histories; see `layers.Histories`."""
+        self._histories.remember(users, items, level)
 
     def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
         """Give the 'unknown' and 'missing' rows that training never saw the average row of their table."""

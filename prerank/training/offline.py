@@ -116,6 +116,9 @@ class _Run:
         self.device = device_of(settings)
         self.model = model.to(self.device)
         self.objective, self.dataset, self.settings, self.folder, self.progress = objective, dataset, settings, folder, progress
+        remember = getattr(model, "remember", None)
+        if remember is not None:
+            remember(*(torch.from_numpy(column) for column in dataset.interactions("train")))
         self.counts = {name: torch.from_numpy(np.array(c)) for name, c in dataset.counts.items()}
         self.optimizer = Optimizer(self.model, settings.optimizer, self.counts, settings.batch_size)
         self.loader = Loader(dataset, dataset.rows("train"), settings.batch_size, shuffle=settings.shuffle, seed=settings.seed,

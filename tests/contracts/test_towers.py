@@ -15,7 +15,7 @@ from prerank.batch import Batch
 from prerank.config import TermConfig
 from prerank.losses import LossTerm, Objective, logloss
 from prerank.towers import TwoTower, maxsim
-from tests.conftest import MODELS, TERMS_OF, small_batch, small_model, small_schema
+from tests.conftest import MODELS, TERMS_OF, remember, small_batch, small_model, small_schema
 
 LISTS = {"rows": {"lists": 24, "candidates": 1}, "lists": {"lists": 6, "candidates": 7}}
 
@@ -148,6 +148,23 @@ def test_every_parameter_learns(model: TwoTower, request: pytest.FixtureRequest)
     assert silent == []
 
 
+def test_tables_that_are_updated_row_by_row_get_the_same_gradient(model: TwoTower, request: pytest.FixtureRequest) -> None:
+    own = TERMS_OF.get(MODELS[request.node.callspec.params["model"]]["name"], [])
+    objective = build.objective([TermConfig.model_validate(term) for term in ({"loss": "logloss"}, *own)], small_schema())
+    batch, gradients = small_batch(), []
+    model.eval()
+    for sparse in (False, True):
+        for module in model.modules():
+            if hasattr(module, "sparse"):
+                module.sparse = sparse
+        model.zero_grad()
+        objective(batch, model(batch))[0].backward()
+        gradients.append({name: p.grad.to_dense() for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-5)
+
+
 def test_one_batch_can_be_overfitted(model: TwoTower, request: pytest.FixtureRequest) -> None:
     objective = Objective([LossTerm("logloss", logloss)])
     batch = small_batch(lists=16, users=16, items=15)
@@ -173,6 +190,7 @@ def test_at_learning_rate_zero_a_label_never_reaches_its_own_logit(name: str) ->
     seen = []
     for b in (batch, flipped):
         model = small_model(name)
+        remember(model, 1, batch=b)  # what is remembered holds the batch's labels, flipped with them
         model.train()
         objective, optimizer = Objective([LossTerm("logloss", logloss)]), torch.optim.Adam(model.parameters(), lr=0.0)
         rounds = []
