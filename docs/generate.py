@@ -20,7 +20,7 @@ from pathlib import Path
 from docs import pictures, settings, tables
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/results.md", "docs/config.md", "docs/rankers.md")
+PAGES = ("README.md", "docs/results.md", "docs/config.md", "docs/rankers.md", "docs/tune.md")
 PARTS: dict[str, Callable[[], str]] = {**tables.TABLES, **settings.SECTIONS}
 _PART = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

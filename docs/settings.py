@@ -20,10 +20,12 @@ from prerank.losses import LOSSES, TERMS
 from prerank.rankers import RANKERS
 from prerank.schema import Feature
 from prerank.towers import TOWERS
+from prerank.tuning import Latency, Range, Tune
 
 MODELS: dict[str, type[BaseModel]] = {
     "run": config.Config, "data": config.Data, "feature": Feature, "label": config.Label, "split": config.Split, "derive": config.Derived,
     "objective": config.TermConfig, "training": config.Training, "optimizer": config.Optimizer, "groups": config.ParameterGroup,
+    "tune": Tune, "range": Range, "latency": Latency,
 }  # fmt: skip
 # Keys whose meaning the pydantic model leaves to their name.
 SAID = {
@@ -130,6 +132,8 @@ def _type(annotation: Any) -> str:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return ", ".join(f"`{a}`" for a in args)
+    if origin is typing.Annotated:
+        return _type(args[0])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type(a) for a in args if a is not type(None))
     if origin is tuple:
@@ -139,7 +143,7 @@ def _type(annotation: Any) -> str:
         return "mapping" if args[1] is Any else f"mapping to {_type(args[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "mapping"
-    return {str: "text", int: "integer", float: "number", bool: "`true`, `false`"}[annotation]
+    return {str: "text", int: "integer", float: "number", bool: "`true`, `false`", Any: "any value"}[annotation]
 
 
 def _value(value: Any) -> str:

@@ -15,7 +15,8 @@ import yaml
 from docs import generate, settings
 from prerank.cli import VERBS
 from prerank.cli.verbs import load
-from prerank.config import parse
+from prerank.config import checked, parse
+from prerank.tuning import Tune
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -109,6 +110,9 @@ def test_commands_in_passing_name_verbs_and_options_that_exist(path):
 def test_yaml_parses(path):
     for body in blocks(path, "yaml"):
         raw = yaml.safe_load(body)
+        if body.startswith("# search:"):
+            checked(Tune, raw, page(path)).base()
+            continue
         section = re.match(r"# fragment of (data|training)", body)
         if section and section[1] == "data":
             raw = {"data": {"log": "log.csv", "labels": {"click": {"column": "click"}}, **raw}}
