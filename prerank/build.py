@@ -47,12 +47,18 @@ def served(meta: Mapping[str, Any]) -> TwoTower | Ranker:
 def check_model(config: Model, schema: Schema, terms: Sequence[TermConfig] = ()) -> None:
     """Raise ConfigError if `model` would: the model is built with the smallest tables, before any data is read.
 
-    terms   of the objective that it is to be trained with; one that compares guesses needs a model that makes them
+    terms   of the objective that it is to be trained with: those that look beyond the logits need a model that shows what they look at
     """
     built = model(config, schema, {schema.vocabulary_of(f): FIRST + 1 for f in schema.features})
     for term in terms:
-        if getattr(TERMS.get(term.loss), "needs_guess", False) and not getattr(built, "guesses", False):
+        made = TERMS.get(term.loss)
+        if getattr(made, "needs_guess", False) and not getattr(built, "guesses", False):
             raise ConfigError(f"objective '{term.loss}': needs a model whose towers guess the other side's vectors, as dat's do; "
+                              f"'{config.name}' does not")  # fmt: skip
+        if getattr(made, "needs_towers", False) and isinstance(built, Ranker):
+            raise ConfigError(f"objective '{term.loss}': looks at the vectors of user and item; '{config.name}' is a ranker and has none")
+        if getattr(made, "needs_choice", False) and not getattr(built, "chooses", False):
+            raise ConfigError(f"objective '{term.loss}': needs a model that learns which fields to keep, fscd without keep; "
                               f"'{config.name}' does not")  # fmt: skip
 
 

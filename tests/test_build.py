@@ -84,3 +84,20 @@ def test_a_term_about_guesses_needs_a_model_that_makes_them(loss: str) -> None:
         refused = f"objective '{loss}': needs a model whose towers guess the other side's vectors, as dat's do; '{name}' does not"
         with pytest.raises(ConfigError, match=refused):
             build.check_model(Model(name=name), small_schema(), terms)
+
+
+@pytest.mark.parametrize("loss", ["cir", "in_batch_softmax", "hard_negatives"])
+def test_a_term_about_towers_needs_some(loss: str) -> None:
+    terms = [term(loss="logloss"), term(loss=loss)]
+    build.check_model(Model(name="dssm"), small_schema(), terms)
+    with pytest.raises(ConfigError, match=f"objective '{loss}': looks at the vectors of user and item; 'mlp' is a ranker and has none"):
+        build.check_model(Model(name="mlp"), small_schema(), terms)
+
+
+def test_the_price_of_a_choice_needs_a_choice() -> None:
+    terms = [term(loss="logloss"), term(loss="complexity")]
+    build.check_model(Model(name="fscd"), small_schema(), terms)
+    for raw in ({"name": "fscd", "keep": ["age", "price"]}, {"name": "cold"}, {"name": "dssm"}):
+        refused = f"objective 'complexity': needs a model that learns which fields to keep, fscd without keep; '{raw['name']}' does not"
+        with pytest.raises(ConfigError, match=refused):
+            build.check_model(Model.model_validate(raw), small_schema(), terms)

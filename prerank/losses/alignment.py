@@ -25,6 +25,8 @@ class CategoryAlignmentTerm(Term):
     at_least   items that a category needs in the batch; 2 is the least that have a covariance
     """
 
+    needs_towers = True
+
     def __init__(self, *, weight: float = 1.0, objective: int = 0, stages: tuple[int, ...] | None = None,
                  feature: str | None = None, at_least: int = 2) -> None:  # fmt: skip
         super().__init__("category_alignment", weight=weight, objective=objective, stages=stages)

@@ -15,6 +15,8 @@ class ComplexityTerm(Term):
     that is a mean over rows its weight is 1 / (rows of train) in the derivation; a larger one gives up more fields.
     """
 
+    needs_choice = True
+
     def __init__(self, *, weight: float = 1.0, objective: int = 0, stages: tuple[int, ...] | None = None) -> None:
         super().__init__("complexity", weight=weight, objective=objective, stages=stages)
 

@@ -41,6 +41,8 @@ class ContrastiveTerm(Term):
     temperature   t; .07 in the released code
     """
 
+    needs_towers = True
+
     def __init__(
         self, *, weight: float = 1.0, objective: int = 0, stages: tuple[int, ...] | None = None, temperature: float = 0.07
     ) -> None:

@@ -43,6 +43,8 @@ class HardTerm(Term):
     temperature   t
     """
 
+    needs_towers = True
+
     def __init__(self, name: str, *, weight: float, objective: int, stages: tuple[int, ...] | None, negatives: int,
                  temperature: float) -> None:  # fmt: skip
         super().__init__(name, weight=weight, objective=objective, stages=stages)

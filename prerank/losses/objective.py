@@ -17,10 +17,14 @@ class Term(ABC):
     stages        stages of the cascade whose candidates it sees; None: all of them
     reads         item features whose columns it looks at
     needs_guess   it compares the towers' guesses of each other, which a model must make (`Representation.guess`)
+    needs_towers  it looks at the sides' vectors, which a ranker does not have
+    needs_choice  it prices the model's choice of fields, which a model must make (FSCD's gates)
     """
 
     reads: tuple[str, ...] = ()
     needs_guess: bool = False
+    needs_towers: bool = False
+    needs_choice: bool = False
 
     def __init__(self, name: str, *, weight: float = 1.0, objective: int = 0, stages: tuple[int, ...] | None = None) -> None:
         self.name = name

@@ -25,6 +25,8 @@ class SampledSoftmaxTerm(Term):
     item_id, item_counts   name of the item id's column and train counts of its rows; build.py gives them
     """
 
+    needs_towers = True
+
     def __init__(self, *, weight: float = 1.0, objective: int = 0, stages: tuple[int, ...] | None = None, logq: bool = True,
                  temperature: float = 1.0, item_id: str = "item_id", item_counts: Tensor | None = None) -> None:  # fmt: skip
         super().__init__("in_batch_softmax", weight=weight, objective=objective, stages=stages)

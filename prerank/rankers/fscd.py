@@ -34,6 +34,7 @@ class SelectingRanker(Ranker):
     """A ranker that says what its choice of fields costs, in expectation: extras['complexity'] = sum_j c_j delta_j."""
 
     costs: Tensor
+    chooses = True  # what the term `complexity` asks for
 
     def __init__(self, embeddings: Embeddings, network: SelectingNetwork, costs: Tensor, product: IdProduct | None) -> None:
         super().__init__(embeddings, network, product=product)
