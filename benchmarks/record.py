@@ -7,29 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shlex
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-VERSIONS = ("prerank", "torch", "numpy", "polars", "pyarrow")
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were taken on; the load says whether the machine was busy with something else."""
-    cpu = platform.processor()
-    listed = Path("/proc/cpuinfo")
-    if listed.exists():
-        cpu = next((line.split(":")[1].strip() for line in listed.read_text().splitlines() if line.startswith("model name")), cpu)
-    return {"cpu": cpu, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "system": platform.system()}
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that matter."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONS}
+from prerank.report.machine import machine, versions
 
 
 def write(path: Path, *, benchmark: str, seed: int, results: Any, **more: Any) -> None:

@@ -1,6 +1,6 @@
 """The command line: `prerank VERB ...`, one file a verb.
 
-    data  init  validate  train  tune  eval  ensemble  prune  export  predict  serve  score  demo
+    data  init  validate  train  tune  eval  ensemble  prune  leaderboard  export  predict  serve  score  demo
 
 Exit status: 0 done, 1 a bug of ours, 2 something to mend in what was given, 130 interrupted.
 """
@@ -25,6 +25,7 @@ VERBS: dict[str, Verb] = {
     "eval": Verb("Measure a trained run on rows it was not fitted to.", function="evaluate"),
     "ensemble": Verb("Join trained runs to one scorer, weighted on validation."),
     "prune": Verb("Cut a trained cold or fscd model to fewer fields, or to a latency budget."),
+    "leaderboard": Verb("Train models over seeds and compare them: tables of quality, cost and paired tests."),
     "export": Verb("Encode all items of a run into a generation that can be served."),
     "predict": Verb("Score a Parquet file to a Parquet file, in bounded memory."),
     "serve": Verb("Answer scoring requests over HTTP."),

@@ -1,0 +1,162 @@
+"""The whole of a board: train what is not trained, measure what scoring costs, compare, write.
+
+    record = leaderboard("configs/leaderboards/ml1m-honest.yaml", jobs=2)       # results/leaderboard-ml1m-honest.json and .md
+
+The JSON is made anew from the run folders each time; only latencies and comparisons, which take minutes, are kept while the
+trainings that they are of stay the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from prerank import build
+from prerank.config import ConfigError
+from prerank.data import prepare
+from prerank.datasets import recipe, resolve
+from prerank.leaderboard import latency, pool, summary, tables
+from prerank.leaderboard.board import Board, Entry, load
+from prerank.leaderboard.pool import Job
+from prerank.leaderboard.show import Show
+from prerank.leaderboard.state import State, known
+from prerank.leaderboard.summary import Trained
+from prerank.report.machine import machine, versions
+from prerank.training.checkpoint import write_text
+
+RUNS = Path("runs/leaderboard")
+
+
+def leaderboard(path: str | Path, *, only: str = "", seeds: int | None = None, jobs: int = 1, out: Path | None = None,
+                runs: Path = RUNS, train: bool = True, measure: bool = True, again: bool = False,
+                console: Console | None = None) -> dict[str, Any]:  # fmt: skip
+    """Train, measure, compare and write. Raises ConfigError; a row that fails is in the record, not raised.
+
+    only      trains only rows whose label or config's path contains this; the record has all rows
+    seeds     so many trainings a row, instead of the board's number
+    jobs      trainings at a time
+    out       the JSON; default results/leaderboard-NAME.json. The Markdown lies beside it
+    runs      folder of the run folders
+    train     false: nothing is trained, what there is is written
+    measure   false: no latencies are measured, those of the same trainings are kept
+    again     latencies are measured anew also when the trainings are the same
+    """
+    path, console = Path(path), console or Console(stderr=True)
+    board, entries = load(path)
+    chosen = [e for e in entries if _matches(e, only)]
+    if not chosen:
+        raise ConfigError(f"--only '{only}': no row's label or config contains it; rows: {', '.join(e.label for e in entries)}")
+    numbers = range(board.first_seed, board.first_seed + (seeds or board.seeds))
+    away = {e.label for e in entries if not _available(e)}
+    _check([e for e in chosen if e.label not in away])
+    todo = _jobs([e for e in chosen if e.label not in away], numbers, runs) if train else []
+    if todo:
+        _prepare(todo, console)
+        taken = {t.entry.label: t.states[s].measured["seconds"] for t in _found(entries, numbers, runs, away) for s in t.finished}
+        with Show(todo, jobs, taken, console) as show:
+            pool.run(todo, jobs, show)
+    out = out or Path("results") / f"leaderboard-{path.stem}.json"
+    record = _record(board, path, _found(entries, numbers, runs, away), _read(out), measure, again, console)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, json.dumps(record, indent=1) + "\n")
+    write_text(out.with_suffix(".md"), tables.markdown(record))
+    return record
+
+
+def _record(board: Board, path: Path, trained: Sequence[Trained], before: dict[str, Any], measure: bool, again: bool,
+            console: Console) -> dict[str, Any]:  # fmt: skip
+    rows = [summary.row(t, board) for t in trained]
+    ready = [t for t in trained if t.finished]
+    objectives = list(next((r["test"] for r in rows if r["seeds"]), {}))
+    record: dict[str, Any] = {
+        "leaderboard": path.stem, "title": board.title, "protocol": board.protocol, "leaky": board.leaky, "baseline": board.baseline,
+        "command": shlex.join(["prerank", *sys.argv[1:]]), "machine": machine(), "versions": versions(),
+        "objectives": objectives, "candidates": list(latency.CANDIDATES), "bars": [bar.model_dump() for bar in board.bars], "rows": rows,
+        "trainings": {t.entry.label: [t.folders[s].name for s in t.finished] for t in ready},
+    }  # fmt: skip
+    if before.get("trainings") == record["trainings"] and before.get("baseline") == board.baseline:
+        record["compared"] = before["compared"]
+    else:
+        console.print(f"comparing {len(ready)} rows", highlight=False)
+        record["compared"] = summary.compared(ready, board)
+    firsts = {t.entry.label: t.folders[t.finished[0]] for t in ready}
+    of = {label: folder.name for label, folder in firsts.items()}
+    record["latency"] = before["latency"] if not again and before.get("latency", {}).get("of") == of else {"of": of}
+    if measure and "machine" not in record["latency"]:
+        found = latency.measure(firsts, say=lambda line: console.print(line, highlight=False))
+        record["latency"] = {"of": of, "machine": machine(), "rows": found}
+    for row in rows:
+        row["latency"] = record["latency"].get("rows", {}).get(row["label"])
+    return record
+
+
+def _jobs(entries: Sequence[Entry], numbers: Sequence[int], runs: Path) -> list[Job]:
+    """What is not trained yet, first seeds first; equal settings once."""
+    found: dict[str, Job] = {}
+    for seed in numbers:
+        for entry in entries:
+            job = Job(entry.label, seed, entry.seeded(seed, runs))
+            state = known(job.folder)
+            if state is None or not state.final:
+                found.setdefault(job.config.output, job)
+    return list(found.values())
+
+
+def _found(entries: Sequence[Entry], numbers: Sequence[int], runs: Path, away: set[str]) -> list[Trained]:
+    """What is known of every row."""
+    trained = []
+    for entry in entries:
+        folders = {seed: Path(entry.seeded(seed, runs).output) for seed in numbers}
+        states: dict[int, State] = {seed: state for seed, folder in folders.items() if (state := known(folder)) is not None}
+        trained.append(Trained(entry, folders, states, entry.label in away))
+    return trained
+
+
+def _check(entries: Sequence[Entry]) -> None:
+    """Every model and objective can be built: a typo in the last row should not be told after a night. Raises ConfigError."""
+    problems = []
+    for entry in entries:
+        try:
+            schema = resolve(entry.config.data).schema_()
+            build.objective(entry.config.objective, schema)
+            build.check_model(entry.config.model, schema, entry.config.objective)
+        except ConfigError as error:
+            problems += [f"row '{entry.label}': {line}" for line in str(error).splitlines()]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _prepare(todo: Sequence[Job], console: Console) -> None:
+    """Each data set once, before processes would do it side by side. What cannot be prepared is told by its training."""
+    for data in {job.config.data.model_dump_json(): job.config.data for job in todo}.values():
+        console.print(f"preparing {data.recipe or data.log}", highlight=False)
+        with contextlib.suppress(ValueError):
+            prepare(resolve(data))
+
+
+def _available(entry: Entry) -> bool:
+    """The row's data are on this machine."""
+    data = entry.config.data
+    if data.recipe is not None:
+        return recipe(data.recipe).locate(data.options) is not None
+    return data.log is None or bool(glob.glob(data.log))
+
+
+def _matches(entry: Entry, only: str) -> bool:
+    return only.lower() in entry.label.lower() or only in entry.row.config
+
+
+def _read(out: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(out.read_text())
+        return found
+    except (FileNotFoundError, ValueError):
+        return {}

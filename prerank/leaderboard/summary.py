@@ -1,0 +1,123 @@
+"""Trainings -> what the JSON says of a board: every row with its seeds, its speed, and paired comparisons on the same test rows.
+
+A comparison is of seed-averaged logits: AUC of one minus AUC of the other, with a 99 % bootstrap interval over users.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prerank.leaderboard.board import Board, Entry
+from prerank.leaderboard.state import State, kept
+from prerank.metrics import Resampled, resampled
+
+LEVEL, RESAMPLES = 0.99, 1000
+UNAVAILABLE = "not run: data not available here"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A row's trainings: its folders and how they ended, seed by seed; `unavailable` when its data are not on this machine."""
+
+    entry: Entry
+    folders: Mapping[int, Path]
+    states: Mapping[int, State]
+    unavailable: bool = False
+
+    @property
+    def finished(self) -> list[int]:
+        """Seeds that were measured."""
+        return [seed for seed, state in self.states.items() if state.status == "finished"]
+
+
+def row(trained: Trained, board: Board) -> dict[str, Any]:
+    """One row of the JSON, without comparisons and latency."""
+    entry, seeds = trained.entry, trained.finished
+    measured = [trained.states[seed].measured for seed in seeds]
+    found: dict[str, Any] = {
+        "label": entry.label, "kind": entry.kind, "config": entry.row.config, "set": entry.row.set, "model": entry.config.model.name,
+        "leaky": entry.config.leaky or board.leaky, "status": _status(trained), "why": _why(trained), "seeds": seeds,
+    }  # fmt: skip
+    if not measured:
+        return found
+    labels = list(measured[0]["test"])
+    found["test"] = {
+        label: {k: [_plain(m["test"][label].get(k)) for m in measured] for k in ("auc", "logloss", "gauc")} for label in labels
+    }
+    found |= {k: measured[0][k] for k in ("parameters", "user_tower_parameters")}
+    found |= {k: [m[k] for m in measured] for k in ("rows_per_second", "rows_per_cpu_second", "rows", "seconds", "epochs", "best_epoch")}
+    return found
+
+
+def compared(trained: Sequence[Trained], board: Board) -> dict[str, Any]:
+    """{objective: {row: {baseline: .., best_other: ..}}} and, under "best two-tower", its comparison with every other row."""
+    ready = [t for t in trained if t.finished]
+    if len(ready) < 2:
+        return {}
+    scores = {t.entry.label: np.mean([kept(t.folders[s], "logits") for s in t.finished], axis=0) for t in ready}  # [n, T]
+    first = ready[0].folders[ready[0].finished[0]]
+    labels, users = kept(first, "labels"), kept(first, "users")
+    same = [t for t in ready if _same_rows(t, labels)]
+    objectives = list(ready[0].states[ready[0].finished[0]].measured["test"])
+    return {name: _of_objective(name, t, [r.entry for r in same], scores, labels, users, board) for t, name in enumerate(objectives)}
+
+
+def _of_objective(name: str, t: int, entries: Sequence[Entry], scores: Mapping[str, np.ndarray], labels: np.ndarray, users: np.ndarray,
+                  board: Board) -> dict[str, Any]:  # fmt: skip
+    found = resampled({e.label: scores[e.label][:, t] for e in entries}, labels[:, t], groups=users, resamples=RESAMPLES)
+    order = sorted(found.values, key=lambda label: -found.values[label])
+    rows: dict[str, Any] = {}
+    for label in order:
+        rows[label] = {"auc_of_mean": found.values[label]}
+        if board.baseline in found.values and label != board.baseline:
+            rows[label]["baseline"] = _difference(found, label, board.baseline)
+        others = [other for other in order if other != label]
+        if others:
+            rows[label]["best_other"] = _difference(found, label, others[0])
+    towers = [label for label in order if next(e for e in entries if e.label == label).kind == "two-tower"]
+    best = {"row": towers[0], "against": [_difference(found, towers[0], o) for o in order if o != towers[0]]} if towers else None
+    return {"rows": rows, "best_two_tower": best}
+
+
+def _difference(found: Resampled, a: str, b: str) -> dict[str, Any]:
+    return {"row": b, **{k: round(v, 6) for k, v in asdict(found.difference(a, b, LEVEL)).items()}}
+
+
+def _same_rows(trained: Trained, labels: np.ndarray) -> bool:
+    """Rows can be compared in pairs only on the very same test rows; other splits are other boards."""
+    own = kept(trained.folders[trained.finished[0]], "labels")
+    return own.shape == labels.shape and bool((own == labels).all())
+
+
+def _status(trained: Trained) -> str:
+    if trained.unavailable and not trained.states:
+        return UNAVAILABLE
+    ended = {state.status for state in trained.states.values()}
+    if ended == {"finished"} and len(trained.states) == len(trained.folders):
+        return "finished"
+    for status in ("diverged", "failed"):
+        if status in ended:
+            return status
+    return "partial" if ended else "not run"
+
+
+def _why(trained: Trained) -> list[str]:
+    """One line a seed that did not finish."""
+    return [f"seed {seed}: {state.why}" for seed, state in trained.states.items() if state.why]
+
+
+def _plain(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean of what is there."""
+    there = [v for v in values if v is not None]
+    return statistics.fmean(there) if there else None
