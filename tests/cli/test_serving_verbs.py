@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from prerank.cli import app
 from prerank.config import Model
-from prerank.serving import open_current
+from prerank.serving import Client, open_current
 from tests.serving.world import OPTIONS, model, published, server, threaded, world
 
 run = CliRunner().invoke
@@ -141,8 +141,9 @@ def test_what_a_candidate_costs_is_said_at_export_and_by_the_server(tmp_path, mo
         return
     assert re.fullmatch(re.escape(said) + r"\d+\.\d us each", lines[1])
     if name == "deepfm":
-        with server(generations) as (_, process):
+        with server(generations) as (url, process), Client(url) as client:
             assert process.stdout.readline().startswith(said)
+            client.wait_until_ready()  # before that a signal to end may be lost
 
 
 def test_a_ranker_has_no_vectors_to_store(tmp_path, monkeypatch):

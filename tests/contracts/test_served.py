@@ -145,7 +145,7 @@ def export(run: Run, folder: Path) -> int:
     """Put a run in force by the command line. The generation's number."""
     users = ["--users"] if run.config.model.name in ("inttower", "ranktower") else []
     done = CliRunner().invoke(app, ["export", str(run.folder), "--to", str(folder / "generations"), *users])
-    assert (done.exit_code, done.stderr) == (0, "")
+    assert (done.exit_code, done.stderr) == (0, ""), done.exception
     return int(json.loads((folder / "generations" / "current.json").read_text())["generation"].removeprefix("gen-"))
 
 
