@@ -1,6 +1,6 @@
 /* Scoring one user against stored item rows, and finding those rows: the three loops of a request.
  *
- *   score(items, dtype, stride, width, scales, rows, user, user_bias, item_bias, groups, out)   gather + MaxSim + biases -> out [C, T]
+ *   score(items, dtype, stride, width, scales, rows, user, user_bias, item_bias, groups, out)   gather + MaxSim + biases -> out [C, T]; item_bias may be None
  *   build(ids, table)           fill a hash table [2^b, 2] int64 of (id, row); returns the first row whose id came before, or -1
  *   lookup(table, ids, rows)    ids (int64 buffer, or a list of ints) -> rows, -1 for unknown
  *   top_k(scores, order)        positions of the best len(order) scores, best first, ties by position; NaN never; returns how many
@@ -35,7 +35,7 @@ typedef struct {
     const int64_t *rows;
     long count, objectives, n_groups;
     const Group *groups;
-    const float *user_bias, *item_bias;
+    const float *user_bias, *item_bias; /* item_bias may be NULL: none has any */
     float *scratch;                /* NULL: the kernel reads rows in place */
     float *out;
 } Job;
@@ -150,7 +150,7 @@ static int run(Buffers *b, int dtype, Py_ssize_t stride, Py_ssize_t width) {
     if (((uintptr_t)b->items.buf) % 4 || ((uintptr_t)b->user.buf) % 4) return wrong("items and user must be aligned");
     long n = b->items.len / stride, count = b->rows.len / 8, objectives = b->user_bias.len / 4, n_groups = b->groups.len / 24;
     if (b->items.len != n * stride || b->rows.len != count * 8 || b->groups.len != n_groups * 24) return wrong("buffers hold broken rows");
-    if (objectives < 1 || b->item_bias.len != n * objectives * 4) return wrong("item_bias must be float32 [N, T]");
+    if (objectives < 1 || (b->item_bias.obj && b->item_bias.len != n * objectives * 4)) return wrong("item_bias must be float32 [N, T]");
     if (b->out.len != count * objectives * 4) return wrong("out must be float32 [C, T]");
     if (dtype == INT8 ? b->scales.len != n * 4 : b->scales.obj != NULL) return wrong("scales must be float32 [N] for int8, None otherwise");
     const int64_t *rows = b->rows.buf;
@@ -198,13 +198,14 @@ static int run(Buffers *b, int dtype, Py_ssize_t stride, Py_ssize_t width) {
 
 static PyObject *score(PyObject *self, PyObject *args) {
     Buffers b = {0};
-    PyObject *scales;
+    PyObject *scales, *item_bias;
     int dtype;
     Py_ssize_t stride, width;
-    if (!PyArg_ParseTuple(args, "y*innOy*y*y*y*y*w*", &b.items, &dtype, &stride, &width, &scales, &b.rows, &b.user, &b.user_bias, &b.item_bias,
+    if (!PyArg_ParseTuple(args, "y*innOy*y*y*Oy*w*", &b.items, &dtype, &stride, &width, &scales, &b.rows, &b.user, &b.user_bias, &item_bias,
                           &b.groups, &b.out))
         return NULL;
     int bad = scales != Py_None && PyObject_GetBuffer(scales, &b.scales, PyBUF_C_CONTIGUOUS) < 0;
+    bad = bad || (item_bias != Py_None && PyObject_GetBuffer(item_bias, &b.item_bias, PyBUF_C_CONTIGUOUS) < 0);
     bad = bad || run(&b, dtype, stride, width) < 0;
     release(&b);
     if (bad) return NULL;

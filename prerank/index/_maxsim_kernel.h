@@ -170,7 +170,7 @@ INLINE void NAME(fetch)(const Job *job, long from, long to) {
         if (row < 0) continue;
         const char *line = job->items + row * job->stride;
         for (long b = 0; b < job->stride; b += 64) __builtin_prefetch(line + b, 0, 2);
-        __builtin_prefetch(job->item_bias + row * job->objectives);
+        if (job->item_bias) __builtin_prefetch(job->item_bias + row * job->objectives);
         if (job->scales) __builtin_prefetch(job->scales + row);
     }
 }
@@ -184,7 +184,7 @@ TARGET static void NAME(score)(const Job *job) {
             for (long t = 0; t < job->objectives; t++) out[t] = NAN;
             continue;
         }
-        for (long t = 0; t < job->objectives; t++) out[t] = job->user_bias[t] + job->item_bias[row * job->objectives + t];
+        for (long t = 0; t < job->objectives; t++) out[t] = job->user_bias[t] + (job->item_bias ? job->item_bias[row * job->objectives + t] : 0);
         const float *item = (const float *)(job->items + row * job->stride);
         if (job->scratch) {
             NAME(widen)(job->scratch, job->items + row * job->stride, job);

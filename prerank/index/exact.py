@@ -61,6 +61,7 @@ class ItemMatrix:
         # Plain views: a memmap's own __getitem__ and buffer calls cost microseconds.
         self.rows, self.bias = rows.view(np.ndarray), bias.view(np.ndarray)
         self.scales = None if scales is None else scales.view(np.ndarray)
+        self._bias = self.bias if self.bias.any() else None  # a line less to fetch a candidate where no item has a bias
         self._table = _group_table(self.groups)
 
     @classmethod
@@ -92,7 +93,7 @@ class ItemMatrix:
             return self.score_torch(user, user_bias, rows)
         out = np.empty((len(rows), self.bias.shape[1]), np.float32)
         maxsim.score(
-            self.rows, _CODES[self.dtype], self.rows.strides[0], self.width, self.scales, rows, user, user_bias, self.bias, self._table, out
+            self.rows, _CODES[self.dtype], self.rows.strides[0], self.width, self.scales, rows, user, user_bias, self._bias, self._table, out
         )
         return out
 
