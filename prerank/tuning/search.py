@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -236,10 +237,19 @@ def _study(folder: Path, settings: Tune, direction: Any) -> optuna.Study:
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _mend(folder / "journal.log")
     storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP) if settings.prune else optuna.pruners.NopPruner()
     return optuna.create_study(storage=storage, study_name="prerank", direction=direction, load_if_exists=True, pruner=pruner,
                                sampler=_sampler(settings, 0))  # fmt: skip
+
+
+def _mend(journal: Path) -> None:
+    """What a process that was killed may leave: half a line at the end, and optuna's own lock. The folder's lock is ours alone."""
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    if journal.exists():
+        text = journal.read_bytes()
+        os.truncate(journal, text.rfind(b"\n") + 1)
 
 
 def _sampler(settings: Tune, done: int) -> optuna.samplers.BaseSampler:

@@ -16,9 +16,10 @@ import yaml
 from typer.testing import CliRunner
 
 from prerank.cli import app
-from prerank.config import ConfigError
+from prerank.config import Config, ConfigError
 from prerank.config import load as load_config
 from prerank.run import open_run, train
+from prerank.training import Result
 from prerank.tuning import Tune, load, search, tune
 from tests.training.conftest import planted_log, settings
 
@@ -126,6 +127,27 @@ def test_what_takes_the_process_with_it_every_time_is_given_up(place: Path, monk
     assert (tuned.best["training.optimizer.lr"], tuned.best["model.width"]) != (0.01, 8)
 
 
+def test_a_journal_that_ends_anywhere_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two lines, or in the middle of one, with optuna's lock still held."""
+    monkeypatch.setattr(search, "train", pretended)
+    whole = tune(a_search(place))
+    journal = whole.folder / "journal.log"
+    text = journal.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(text) if byte == ord("\n")]
+    for cut in (*ends[::4], *(end - 7 for end in ends[::5])):
+        journal.write_bytes(text[:cut])
+        (whole.folder / "journal.log.lock").symlink_to(journal)
+        tuned = tune(a_search(place), resume=True)
+        assert (tuned.best, tuned.value, len(tuned.trials)) == (whole.best, whole.value, 3), cut
+
+
+def pretended(config: Config, **options: Any) -> tuple[None, Result]:
+    """A training that takes no time: the nearer lr is to .02, the better."""
+    best = 1 - abs(config.training.optimizer.lr - 0.02)
+    options["each_epoch"]({"epoch": 1, "validation_auc": best})
+    return None, Result(1, best, [], 1, 1.0, 1.0, 1.0, 1)
+
+
 def test_equal_trials_are_trained_once_and_a_small_space_ends(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     real = search.train
@@ -138,6 +160,8 @@ def test_equal_trials_are_trained_once_and_a_small_space_ends(place: Path, monke
 def test_what_is_too_slow_is_not_trained(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     took = {4: 0.1, 8: 9.0, 16: 9.0}
     monkeypatch.setattr(search, "p50", lambda model, dataset, k, dtype: took[model.options["width"]])
+    trained = []
+    monkeypatch.setattr(search, "train", lambda config, **options: trained.append(config) or pretended(config, **options))
     budget = {"latency": {"candidates": 10, "milliseconds": 0.5}, "space": {"model.width": {"choices": [4, 8, 16]}}}
     tuned = tune(a_search(place, trials=6, **budget))
     assert tuned.best == {"model.width": 4}
@@ -146,7 +170,7 @@ def test_what_is_too_slow_is_not_trained(place: Path, monkeypatch: pytest.Monkey
         assert (t["state"] == "finished") == (t["model.width"] == 4)
     slow = next(t for t in tuned.trials if t["state"] == "pruned")
     assert slow["why"] == "9.000 ms, over the budget of 0.5"
-    assert len(list(tuned.folder.glob("trials/*"))) == 1
+    assert [config.model.options["width"] for config in trained] == [4]
     monkeypatch.setattr(search, "p50", lambda *args: 9.0)
     with pytest.raises(ConfigError, match=r"tune: none of 2 trials finished; the last one: 9\.000 ms, over the budget of 0\.5"):
         tune(a_search(place, trials=2, output=str(place / "none"), **budget))
