@@ -217,7 +217,7 @@ def _write_users(path: Path, dataset: Exportable, model: nn.Module, groups: list
                 raise GenerationError(f"export: user vectors must be finite, that of user {dataset.user_ids[start + wrong]!r} is not")
             rows.append(flat)
             if stored.bias is not None:
-                bias[part] = stored.bias.float().cpu().numpy()
+                bias[part] = stored.bias.detach().float().cpu().numpy()  # the head's own, of a model that learned
     np.save(path / "user_bias.npy", bias)
 
 

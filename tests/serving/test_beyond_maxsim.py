@@ -74,7 +74,7 @@ def test_the_cost_is_that_of_many_calls_a_candidate():
     assert all(len(rows) == CANDIDATES and 0 <= rows.min() <= rows.max() < 7 for rows in asked)
 
 
-@pytest.mark.parametrize("name", ["inttower", "mf", "ranktower"])
+@pytest.mark.parametrize("name", ["inttower", "dssm", "mf", "ranktower"])
 def test_stored_user_vectors_say_what_the_tower_says(tmp_path, name):
     data = world(objectives=("click", "buy"))
     published(tmp_path / "plain", data, name)
