@@ -61,9 +61,9 @@ def dcn(
 ) -> Ranker:
     """DCN; see the module's first lines, and `deep` for the MLP's options.
 
-    layers    number of cross layers
-    id_head   width of an id head beside the network (`IdProduct`); None: no id head
-    id_history    the id head also knows what the ids did, see layers/history.py
+    layers       number of cross layers
+    id_head      width of an id head beside the network (`IdProduct`); None: no id head
+    id_history   the id head also knows what the ids did, see layers/history.py
     """
     fields, field_width = pair_shape(schema)
     width = fields * field_width
@@ -92,12 +92,12 @@ def dcnv2(
 ) -> Ranker:
     """DCN-V2; see the module's first lines, and `deep` for the MLP's options.
 
-    layers      number of cross layers
-    structure   'parallel' or 'stacked': the MLP beside the cross layers, or on them
-    low_rank    rank of the cross layers' matrices (the paper: a quarter of the width does); None: full
-    experts     low-rank matrices a layer, mixed by a gate
-    id_head     width of an id head beside the network (`IdProduct`); None: no id head
-    id_history  the id head also knows what the ids did, see layers/history.py
+    layers       number of cross layers
+    structure    'parallel' or 'stacked': the MLP beside the cross layers, or on them
+    low_rank     rank of the cross layers' matrices (the paper: a quarter of the width does); None: full
+    experts      low-rank matrices a layer, mixed by a gate
+    id_head      width of an id head beside the network (`IdProduct`); None: no id head
+    id_history   the id head also knows what the ids did, see layers/history.py
     """
     if structure not in STRUCTURES:
         raise ValueError(f"structure: must be one of {', '.join(STRUCTURES)}; got '{structure}'")

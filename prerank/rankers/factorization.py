@@ -76,8 +76,8 @@ def deepfm(
 ) -> Ranker:
     """DeepFM; see the module's first lines, and `deep` for the layers' options.
 
-    id_head   width of an id head beside the network (`IdProduct`); None: no id head
-    id_history    the id head also knows what the ids did, see layers/history.py
+    id_head      width of an id head beside the network (`IdProduct`); None: no id head
+    id_history   the id head also knows what the ids did, see layers/history.py
     """
     objectives = len(schema.objectives)
     wider = _one_width_an_objective(schema)

@@ -47,8 +47,8 @@ def mlp(
 ) -> Ranker:
     """Single-tower MLP; see the module's first lines, and `deep` for the layers' options.
 
-    id_head   width of an id head beside the network (`IdProduct`); None: no id head
-    id_history    the id head also knows what the ids did, see layers/history.py
+    id_head      width of an id head beside the network (`IdProduct`); None: no id head
+    id_history   the id head also knows what the ids did, see layers/history.py
     """
     embeddings = Embeddings(schema, sizes, embedding_std)
     fields, width = pair_shape(schema)
