@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 WRITTEN = ("search.yaml", "journal.log", "trials.json", "best.yaml")
 STARTUP = 5  # trials that finish before any is pruned
-DRAWS = 10  # draws a trial, after which a small space counts as exhausted
+DRAWS = 10  # draws a trial, after which what is left of a small space is let be
 AGAIN = 2  # how often a trial that took the process with it is tried
 
 
@@ -86,11 +87,12 @@ class _Search:
                  progress: Callable[[], Progress]) -> None:  # fmt: skip
         self.settings, self.base, self.folder, self.dataset, self.say, self.progress = settings, base, folder, dataset, say, progress
         self.metric = base.training.monitor
+        self.trials = int(min(settings.trials, math.prod(r.size for r in settings.space.values())))  # a small space has no more
         self.study = _study(folder, settings, "minimize" if self.metric == "logloss" else "maximize")
 
     def go(self) -> Tuned:
         self._take_up()
-        while len(self._done()) < self.settings.trials and len(ended := self._ended()) < DRAWS * self.settings.trials:
+        while len(self._done()) < self.trials and len(ended := self._ended()) < DRAWS * self.trials:
             self.study.sampler = _sampler(self.settings, len(ended))
             self._try(self.study.ask())
         return self._tuned()
@@ -213,13 +215,13 @@ class _Search:
         done, best = self._done(), self._best()
         seconds = [float(t.user_attrs.get("seconds", 0.0)) for t in done]
         mean = sum(seconds) / max(len(seconds), 1)
-        left = mean * (self.settings.trials - len(done))
+        left = mean * (self.trials - len(done))
         found = why if value is None else f"{self.metric} {value:.4f}"
         top = "none finished yet" if best is None else f"best {best.value:.4f}"
         drawn = " ".join(f"{key.rpartition('.')[2]}={v:.4g}" if isinstance(v, float) else f"{key.rpartition('.')[2]}={v}"
                          for key, v in values.items())  # fmt: skip
         pace = f"{3600 / max(mean, 1e-3):,.0f} trials/h, {left / 60:.0f} min left"
-        self.say(f"trial {len(done)} of {self.settings.trials}: {found} ({top})  {drawn}  {seconds[-1]:.0f} s; {pace}")
+        self.say(f"trial {len(done)} of {self.trials}: {found} ({top})  {drawn}  {seconds[-1]:.0f} s; {pace}")
 
     def _tuned(self) -> Tuned:
         self._write()

@@ -76,6 +76,13 @@ class Range(_Strict):
         number = isinstance(value, int if self.integer else (int, float)) and not isinstance(value, bool)
         return value if number and bounds[0] <= value <= bounds[1] else None
 
+    @property
+    def size(self) -> float:
+        """How many values there are."""
+        if self.choices is not None:
+            return len(self.choices)
+        return float("inf") if self.integer is None else self.integer[1] - self.integer[0] + 1
+
     def extremes(self) -> list[Any]:
         """Values that stand for all of them when settings are checked."""
         return list(self.choices or self.integer or self.log or self.uniform or ())
