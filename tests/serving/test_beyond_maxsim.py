@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from litestar.testing import TestClient
 
 from prerank import build
-from prerank.serving import Generation, GenerationError, Request, Scorer, export, open_current
+from prerank.serving import Generation, GenerationError, Request, Scorer, Settings, create, export, open_current
 from prerank.serving.cost import CANDIDATES, REPEATS, us_per_candidate
 from tests.serving.test_scorer import columns, logits_of
 from tests.serving.world import OPTIONS, model, published, trained_logits, world
@@ -182,3 +183,22 @@ def test_user_vectors_of_another_width_are_refused(data, tmp_path):
     np.save(folder / "user_vectors.npy", np.zeros((60, 3), np.float32))
     with pytest.raises(GenerationError, match=r"user vectors must be float32 \[60, 12\], they are float32 \[60, 3\]"):
         Generation(folder)
+
+
+@pytest.mark.parametrize(("cost", "handed_over"), [(None, 0), (0.1, 0), (30.0, 0), (100.0, 1)])
+def test_dear_candidates_leave_the_event_loop_sooner(tmp_path, data, monkeypatch, cost, handed_over):
+    """50 candidates: as dear as 20,000 by MaxSim (0.2 us each) from 80 us each on."""
+    published(tmp_path, data, "deepfm")
+    app = create(Settings(tmp_path, follow_seconds=0), build.served)
+    monkeypatch.setattr(app.state.live.scorer, "cost", cost)
+    threads = []
+
+    async def to_thread(function, *arguments):
+        threads.append(function)
+        return function(*arguments)
+
+    with TestClient(app) as client:
+        monkeypatch.setattr("prerank.serving.app.asyncio.to_thread", to_thread)
+        answer = client.post("/score", json={"candidates": data.item_ids.to_list()[:50]})
+    assert (answer.status_code, len(answer.json()["items"])) == (200, 50)
+    assert len(threads) == handed_over
