@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from prerank import pruning
+from prerank import build, pruning
 from prerank.cli import app
-from prerank.config import ConfigError, load, parse
+from prerank.config import ConfigError, Model, load, parse
 from prerank.pruning import prune
 from prerank.run import Run, open_run, train
 from tests.training.conftest import planted_log, settings
@@ -66,12 +66,9 @@ def test_a_budget_keeps_as_many_as_it_can(run: Run, tmp_path: Path, monkeypatch:
 
 def test_the_clock_sees_that_less_is_quicker(run: Run) -> None:
     clock = pruning.Clock(run, 2000)
-    small = train(parse({**settings(run.folder.parent, model={"name": "cold", "hidden": [4], "keep": ["user", "item"]}),
-                         "output": str(run.folder.parent / "tiny")}))[0]  # fmt: skip
-    large = train(parse({**settings(run.folder.parent, model={"name": "cold", "hidden": [800, 800]}),
-                         "output": str(run.folder.parent / "large"),
-                         "training": {"epochs": 1, "batch_size": 4096, "threads": 1}}))[0]  # fmt: skip
-    assert 0 < clock(small.model) < clock(large.model)
+    small, large = (build.model(Model.model_validate({"name": "cold", **options}), run.dataset.schema, run.dataset.sizes)
+                    for options in ({"hidden": [4], "keep": ["user", "item"]}, {"hidden": [400, 400]}))  # fmt: skip
+    assert 0 < clock(small) < clock(large)
 
 
 def test_fscd_is_cut_by_its_probabilities_and_needs_no_prior_afterwards(run: Run, tmp_path: Path) -> None:
