@@ -25,6 +25,7 @@ from prerank.training import console_progress
 OUT = Path("results/accuracy.json")
 ROWS: dict[str, tuple[int, ...]] = {  # config -> training seeds
     "configs/ml1m/honest-mf.yaml": (0, 1, 2, 3, 4),
+    "configs/ml1m/honest-history-mf.yaml": (0, 1, 2, 3, 4),
     "configs/ml1m/honest-dssm.yaml": (0, 1, 2, 3, 4),
     "configs/ml1m/honest-inttower.yaml": (0, 1, 2, 3, 4),
     "configs/ml1m/honest-inttower-idhead.yaml": (0, 1, 2, 3, 4),

@@ -6,7 +6,7 @@ from prerank import build
 from prerank.config import ConfigError, Model, TermConfig
 from prerank.schema import Schema
 from prerank.towers import TOWERS
-from tests.conftest import SIZES, small_batch, small_schema
+from tests.conftest import SIZES, remember, small_batch, small_schema
 
 
 def term(**raw: object) -> TermConfig:
@@ -15,7 +15,14 @@ def term(**raw: object) -> TermConfig:
 
 def test_every_registered_tower_builds_bare() -> None:
     for name in TOWERS:
-        assert build.model(Model(name=name), small_schema(), SIZES)(small_batch()).logits.shape == (24, 1, 1)
+        model = build.model(Model(name=name), small_schema(), SIZES)
+        remember(model, 1)
+        assert model(small_batch()).logits.shape == (24, 1, 1)
+
+
+def test_a_history_needs_an_id_head_to_be_added_to() -> None:
+    with pytest.raises(ConfigError, match="model 'dssm': id_history: needs id_head"):
+        build.model(Model.model_validate({"name": "dssm", "id_history": True}), small_schema(), SIZES)
 
 
 def test_unknown_names_say_the_nearest() -> None:
