@@ -22,7 +22,8 @@ FLOORS = {
 }  # fmt: skip
 # On one floor, and without a way back.
 SIDEWAYS = {("config", "schema"), ("layers", "batch"), ("run", "build"), ("ensembles", "run"), ("pruning", "run"), ("pruning", "build"),
-            ("tuning", "run"), ("tuning", "build"), ("leaderboard", "run"), ("leaderboard", "build"), ("leaderboard", "report")}  # fmt: skip
+            ("tuning", "run"), ("tuning", "build"), ("leaderboard", "run"), ("leaderboard", "build"),
+            ("leaderboard", "report")}  # fmt: skip
 FORBIDDEN = {
     "losses": {"towers", "layers", "data", "config", "schema", "metrics"},
     "serving": {"training", "losses", "towers", "rankers"},
