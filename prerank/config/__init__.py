@@ -1,0 +1,33 @@
+"""One YAML file <-> typed settings; an unknown key is an error that names the nearest valid one.
+
+    config = load("configs/ml1m/honest-inttower.yaml", overrides=["training.seed=3"])
+
+Everything a run depends on is here, so that a run folder's `config.yaml` reproduces it.
+"""
+
+from prerank.config.data import Data, Derived, Label, Split
+from prerank.config.errors import ConfigError, nearest
+from prerank.config.file import checked, dump, load, override, parse, put, read
+from prerank.config.run import Config, Model, Optimizer, ParameterGroup, TermConfig, Training
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Data",
+    "Derived",
+    "Label",
+    "Model",
+    "Optimizer",
+    "ParameterGroup",
+    "Split",
+    "TermConfig",
+    "Training",
+    "checked",
+    "dump",
+    "load",
+    "nearest",
+    "override",
+    "parse",
+    "put",
+    "read",
+]
