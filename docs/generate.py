@@ -17,11 +17,11 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs import pictures, settings, tables
+from docs import boards, pictures, settings, tables
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/results.md", "docs/config.md", "docs/rankers.md", "docs/tune.md")
-PARTS: dict[str, Callable[[], str]] = {**tables.TABLES, **settings.SECTIONS}
+PAGES = ("README.md", "docs/results.md", "docs/config.md", "docs/rankers.md", "docs/leaderboard.md", "docs/tune.md")
+PARTS: dict[str, Callable[[], str]] = {**tables.TABLES, **boards.TABLES, **settings.SECTIONS}
 _PART = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -58,7 +58,7 @@ def main() -> None:
             path.write_text(text)
     if options.check:
         sys.exit(bool(pages))
-    for picture in pictures.draw():
+    for picture in [*pictures.draw(), *boards.draw()]:
         print(f"{picture.relative_to(ROOT)}: drawn")
 
 

@@ -79,7 +79,7 @@ def _record(board: Board, path: Path, trained: Sequence[Trained], before: dict[s
     record: dict[str, Any] = {
         "leaderboard": path.stem, "title": board.title, "protocol": board.protocol, "leaky": board.leaky, "baseline": board.baseline,
         "command": shlex.join(["prerank", *sys.argv[1:]]), "machine": machine(), "versions": versions(),
-        "objectives": objectives, "candidates": list(latency.CANDIDATES), "bars": [bar.model_dump() for bar in board.bars], "rows": rows,
+        "objectives": objectives, "candidates": list(latency.SHOWN), "bars": [bar.model_dump() for bar in board.bars], "rows": rows,
         "trainings": {t.entry.label: [t.folders[s].name for s in t.finished] for t in ready},
     }  # fmt: skip
     if before.get("trainings") == record["trainings"] and before.get("baseline") == board.baseline:

@@ -90,7 +90,8 @@ def cost(record: Record) -> Table:
 
 def markdown(record: Record) -> str:
     """All tables of a board, with the protocol above and what went wrong below."""
-    parts = [f"{record['protocol']}"]
+    m = record["machine"]
+    parts = [record["protocol"], f"`{record['command']}`, on {m['cores']} cores of {m['cpu']}, torch {record['versions']['torch']}"]
     for objective in record["objectives"]:
         made = [quality(record, objective), bars(record, objective), comparison(record, objective), best_two_tower(record, objective)]
         parts += [table.markdown().strip() for table in made if table.rows]

@@ -1,6 +1,20 @@
 """Tables and pictures of results; matplotlib and rich are loaded only when one is made."""
 
 from prerank.report.plots import bars, latency, reliability_curve, roc_curve, training_curve
+from prerank.report.scatter import against, clouds, pareto
 from prerank.report.tables import Column, Spread, Table, spread
 
-__all__ = ["Column", "Spread", "Table", "bars", "latency", "reliability_curve", "roc_curve", "spread", "training_curve"]
+__all__ = [
+    "Column",
+    "Spread",
+    "Table",
+    "against",
+    "bars",
+    "clouds",
+    "latency",
+    "pareto",
+    "reliability_curve",
+    "roc_curve",
+    "spread",
+    "training_curve",
+]

@@ -20,6 +20,7 @@ from prerank.report.tables import Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 T = TypeVar("T")
 Latencies = Mapping[int, tuple[float, float]]  # candidates -> (p50, p99) in milliseconds
@@ -45,7 +46,7 @@ def training_curve(
     values.grid(False)
     values.spines["right"].set_visible(True)
     values.spines["right"].set_color("#b6bcc6")
-    for i, (name, epochs) in enumerate(_not_empty("training_curve", history).items()):
+    for i, (name, epochs) in enumerate(not_empty("training_curve", history).items()):
         x = [e["epoch"] for e in epochs]
         losses.plot(x, [e["loss"] for e in epochs], color=colour(i), linestyle=(0, (4, 2)), linewidth=1.4, alpha=0.75)
         scores = [e[metric] for e in epochs]
@@ -56,7 +57,7 @@ def training_curve(
     values.set_ylabel(f"validation {_metric_name(metric)} (solid)")
     losses.margins(y=0.15)
     values.margins(y=0.15)
-    _legend_below(values, len(history))
+    legend_below(values, len(history))
     return save(figure, path)
 
 
@@ -64,7 +65,7 @@ def roc_curve(models: Mapping[str, tuple[ArrayLike, ArrayLike]], path: str | Pat
     """True against false positive rate of each model's (scores [n], labels [n]), with its AUC."""
     figure, axes = canvas(title, subtitle=subtitle, width=5.4, height=5.4)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":")
-    for i, (name, (scores, labels)) in enumerate(_not_empty("roc_curve", models).items()):
+    for i, (name, (scores, labels)) in enumerate(not_empty("roc_curve", models).items()):
         false, true = roc(scores, labels)
         axes.plot(false, true, color=colour(i), linewidth=2, label=f"{name}  AUC {auc(scores, labels):.4f}")
     _unit_square(axes, "false positive rate", "true positive rate")
@@ -83,7 +84,7 @@ def reliability_curve(
     """Observed against predicted rate of each model's (probabilities [n], labels [n]), in bins of equal frequency."""
     figure, axes = canvas(title, subtitle=subtitle, width=5.4, height=5.4)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="perfectly calibrated")
-    for i, (name, (probabilities, labels)) in enumerate(_not_empty("reliability_curve", models).items()):
+    for i, (name, (probabilities, labels)) in enumerate(not_empty("reliability_curve", models).items()):
         r = reliability(probabilities, labels, bins=bins, by="frequency")
         label = f"{name}  ECE {ece(probabilities, labels, bins=bins):.4f}"
         axes.plot(r.predicted, r.observed, color=colour(i), marker=marker(i), markersize=5, linewidth=1.8, label=label)
@@ -95,7 +96,7 @@ def reliability_curve(
 def latency(models: Mapping[str, Latencies], path: str | Path, *, title: str = "Latency against candidates", subtitle: str = "") -> Path:
     """p50 (solid) and p99 (dashed) of each model, milliseconds against candidates, both axes logarithmic."""
     figure, axes = canvas(title, subtitle=subtitle, height=4.8)
-    ks = sorted({k for measured in _not_empty("latency", models).values() for k in measured})
+    ks = sorted({k for measured in not_empty("latency", models).values() for k in measured})
     for i, (name, measured) in enumerate(models.items()):
         x = sorted(measured)
         p50, p99 = [measured[k][0] for k in x], [measured[k][1] for k in x]
@@ -106,8 +107,7 @@ def latency(models: Mapping[str, Latencies], path: str | Path, *, title: str = "
     axes.set_yscale("log")
     axes.set_xticks(ks, [f"{k:,}" for k in ks])
     axes.minorticks_off()
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    _milliseconds(axes)
+    milliseconds_ticks(axes.yaxis)
     axes.set_xlabel("candidates scored for one user")
     axes.set_ylabel("milliseconds, p50 (solid) and p99 (dashed)")
     legend(axes, "upper left")
@@ -129,7 +129,7 @@ def bars(
     start   where bars begin; a metric such as AUC says nothing from 0, so by default they begin below the least
             value by half the range, and the axis says so
     """
-    spreads = {name: v if isinstance(v, Spread) else Spread(float(v), 0.0, 1) for name, v in _not_empty("bars", values).items()}
+    spreads = {name: v if isinstance(v, Spread) else Spread(float(v), 0.0, 1) for name, v in not_empty("bars", values).items()}
     means = [s.mean for s in spreads.values()]
     reach = (max(means) - min(means)) or abs(means[0]) or 1.0
     if start is None:
@@ -151,7 +151,7 @@ def bars(
     return save(figure, path)
 
 
-def _legend_below(axes: Axes, entries: int) -> None:
+def legend_below(axes: Axes, entries: int) -> None:
     """A legend under the picture: two lines and two axes leave no free corner inside."""
     axes.get_figure().legend(loc="outside lower center", ncols=min(entries, 4), fontsize=9, frameon=False, labelcolor=INK)  # type: ignore[union-attr]
 
@@ -164,18 +164,19 @@ def _unit_square(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y)
 
 
-def _milliseconds(axes: Axes) -> None:
+def milliseconds_ticks(axis: Axis) -> None:
     """Ticks at 1, 2, 5 of each decade, so that a range of less than a decade has some too."""
     from matplotlib.ticker import LogLocator
 
-    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12))
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def _metric_name(metric: str) -> str:
     return {"auc": "AUC", "gauc": "GAUC", "logloss": "LogLoss"}.get(metric, metric)
 
 
-def _not_empty(plot: str, series: Mapping[str, T]) -> Mapping[str, T]:
+def not_empty(plot: str, series: Mapping[str, T]) -> Mapping[str, T]:
     if not series:
         raise ValueError(f"{plot}: needs at least one series, got none")
     return series

@@ -21,7 +21,8 @@ MODELS: dict[str, dict[str, Any]] = {"mf": {"name": "mf", "width": 8}, "dssm": {
 def write(folder: Path, **board: Any) -> Path:
     """A board over configs in `folder`, mf.yaml and dssm.yaml."""
     raw = {"title": "Planted", "protocol": "random 70/10/20", "baseline": "DSSM", "seeds": 2,
-           "rows": [{"config": str(folder / "dssm.yaml"), "label": "DSSM"}, {"config": str(folder / "mf.yaml"), "label": "MF"}], **board}  # fmt: skip
+           "rows": [{"config": str(folder / "dssm.yaml"), "label": "DSSM"},
+                    {"config": str(folder / "mf.yaml"), "label": "MF"}], **board}  # fmt: skip
     path = folder / "planted.yaml"
     path.write_text(yaml.safe_dump(raw))
     return path

@@ -17,7 +17,8 @@ def digests(path: Path) -> list[str]:
 
 def test_a_row_is_a_config_and_what_differs(board, tmp_path):
     rows = [{"config": str(tmp_path / "dssm.yaml"), "label": "DSSM"},
-            {"config": str(tmp_path / "dssm.yaml"), "label": "wide", "set": {"model.width": 16, "training.optimizer.lr": 0.02}}]  # fmt: skip
+            {"config": str(tmp_path / "dssm.yaml"), "label": "wide",
+             "set": {"model.width": 16, "training.optimizer.lr": 0.02}}]  # fmt: skip
     _, (base, wide) = load(board(rows=rows))
     assert (base.config.model.options["width"], wide.config.model.options["width"]) == (8, 16)
     assert wide.config.training.optimizer.lr == 0.02

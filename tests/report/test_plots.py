@@ -18,6 +18,19 @@ PICTURES = {
     "roc_curve": lambda path, n: report.roc_curve({f"m{i}": (SCORES + i * LABELS / 9, LABELS) for i in range(n)}, path),
     "reliability_curve": lambda path, n: report.reliability_curve({f"m{i}": (SCORES / (i + 1), LABELS) for i in range(n)}, path),
     "latency": lambda path, n: report.latency({f"m{i}": {100: (0.1 + i, 0.2 + i), 1000: (0.4 + i, 1 + i)} for i in range(n)}, path),
+    "pareto": lambda path, n: report.pareto(
+        {f"m{i}": (1.0 + i, report.Spread(0.8 + i / 99, 0.001, 3), f"k{i}") for i in range(n)}, path, metric="AUC", x="ms", title="t"
+    ),
+    "against": lambda path, n: report.against(
+        {f"m{i}": {2.0: report.Spread(0.8 + i / 99, 0.001, 3), 8.0: report.Spread(0.81 + i / 99, 0.0, 1)} for i in range(n)},
+        path,
+        metric="AUC",
+        x="heads",
+        title="t",
+    ),
+    "clouds": lambda path, n: report.clouds(
+        {f"m{i}": {"users": RNG.normal(size=(200, 2)), "items": RNG.normal(size=(200, 2)) + 4} for i in range(n)}, path, title="t"
+    ),
     "bars": lambda path, n: report.bars({f"m{i}": report.Spread(0.8 + i / 99, 0.001, 3) for i in range(n)}, path, metric="AUC", title="t"),
 }
 
