@@ -4,7 +4,8 @@
 
 A request names a user by id and k item ids; the answer is the best 100 with their probabilities. The towers have the
 shapes of the papers (D = 32, 5 user fields, 300-300-128, K = 64) with random weights, the item rows are random numbers in a
-memory-mapped file: neither changes the time. Every call gets other candidates, so that no call finds its rows in the cache.
+memory-mapped file: neither changes the time. Every call gets other candidates, so that no call finds its rows in the cache: out of a
+million items most of a call is then the memory's own latency, which is why a catalogue of 100,000 is measured beside it.
 
     ours            Scorer.score: id lookups, user columns, user tower, gather + MaxSim in C, calibrated top 100
     torch eager     the same tower unfolded, candidates found by our lookup, index_select, matmul, amax, sum, torch.topk
@@ -58,6 +59,7 @@ USERS = {"user": 6040, "gender": 2, "age": 7, "occupation": 21, "zip": 3439}
 CANDIDATES = (100, 1000, 5000, 10000)
 BEST = 100
 ROUNDS = 8
+FEW = 100_000  # items of the smaller catalogue
 SETS = 64  # candidate sets that the calls go through
 BARS = {("inttower", 1000): 0.20, ("inttower", 10000): 2.0}  # milliseconds, p50, fp32
 DTYPES_MEASURED: tuple[DType, ...] = ("fp32", "bf16", "int8")
@@ -207,18 +209,22 @@ def paths(scorer: Scorer, model: nn.Module, rows: torch.Tensor | None, k: int, r
     return calls
 
 
-def measure(name: str, flat: np.ndarray, dtype: DType, ids: Ids, folder: Path, repeats: int, seed: int) -> list[dict[str, Any]]:
-    """All timings of one model and storage type."""
+def measure(
+    name: str, flat: np.ndarray, dtype: DType, ids: Ids, folder: Path, repeats: int, seed: int, *, whole: bool = True
+) -> list[dict[str, Any]]:
+    """All timings of one model and storage type; not `whole`: of our path alone, under a name that says the catalogue's size."""
     generation, model = opened(name, flat, dtype, ids, folder)
     scorer = Scorer(cast(Generation, generation), build.served)
     rng = np.random.default_rng(seed)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch warns that a read-only map could be written to
-        rows = torch.from_numpy(np.asarray(generation.items.rows)) if dtype == "fp32" else None
-    return [
-        {"model": name, "dtype": dtype, "k": k, "path": path, **timing}
-        for k in CANDIDATES
-        for path, timing in clock(paths(scorer, model, rows, k, rng), repeats).items()
-    ]
+        rows = torch.from_numpy(np.asarray(generation.items.rows)) if dtype == "fp32" and whole else None
+    found = []
+    for k in CANDIDATES:
+        calls = paths(scorer, model, rows, k, rng)
+        if not whole:
+            calls = {f"ours, {len(flat):,} items": calls["ours"]}
+        found += [{"model": name, "dtype": dtype, "k": k, "path": path, **timing} for path, timing in clock(calls, repeats).items()]
+    return found
 
 
 def machine() -> dict[str, Any]:
@@ -247,10 +253,12 @@ def report(found: list[dict[str, Any]], console: Console) -> None:
             table.add_row(path, dtype, *(f"{c['p50_us'] / 1e3:.3f} / {c['p99_us'] / 1e3:.3f} ({c['cpu_p50_us'] / 1e3:.3f})" for c in cells))
         console.print(table)
     for (name, k), bar in BARS.items():
-        ours = next(r for r in found if (r["model"], r["dtype"], r["k"], r["path"]) == (name, "fp32", k, "ours"))
-        p50 = ours["p50_us"] / 1e3
-        verdict = f"p50 {p50:.3f} ms, bar {bar} ms: {'met' if p50 < bar else 'MISSED'}"
-        console.print(f"{name} fp32 k={k:,}: {verdict} (quietest round {ours['quiet_p50_us'] / 1e3:.3f})", highlight=False)
+        for ours in found:
+            if (ours["model"], ours["k"]) == (name, k) and ours["path"].startswith("ours") and "list" not in ours["path"]:
+                p50 = ours["p50_us"] / 1e3
+                verdict = f"p50 {p50:.3f} ms, bar {bar} ms: {'met' if p50 < bar else 'MISSED'}"
+                quiet = ours["quiet_p50_us"] / 1e3
+                console.print(f"{name} {ours['dtype']} k={k:,}, {ours['path']}: {verdict} (quietest round {quiet:.3f})", highlight=False)
 
 
 def main() -> None:
@@ -269,6 +277,10 @@ def main() -> None:
         for dtype in DTYPES_MEASURED:
             with tempfile.TemporaryDirectory() as folder:
                 found += measure(name, flat, dtype, ids, Path(folder), options.repeats, options.seed)
+        few = min(FEW, options.items)
+        with tempfile.TemporaryDirectory() as folder:
+            some = Ids(np.asarray(ids.ids)[:few])
+            found += measure(name, flat[:few], "fp32", some, Path(folder), options.repeats, options.seed, whole=False)
     report(found, Console(width=180))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     record = {
