@@ -10,8 +10,7 @@ Unknown items are listed. No item network runs, unless the generation is a ranke
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -34,8 +33,7 @@ from prerank.serving.users import User, Users, encode
 Builder = Callable[[dict[str, Any]], nn.Module]  # meta.json as a dict (model, schema, sizes) -> the model with fresh weights
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """What a request wants ordered: ids, their rows [C] (-1: unknown), bids [C] or None, and by which objective."""
 
     candidates: list[Id] | NDArray[np.int64]
@@ -89,7 +87,7 @@ class Scorer:
         if self._by_head is not None:
             vectors, biases = self._users.vectors(users)
             return [self._by_head.score(*one) for one in zip(vectors, biases, rows, strict=True)]
-        vectors, biases = self._users.vectors(users, items.rows, rows[0])
+        vectors, biases = self._users.vectors(users)
         return [items.score(*one) for one in zip(vectors, biases, rows, strict=True)]
 
     def _of_nobody(self, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
@@ -118,17 +116,16 @@ class Scorer:
             values = calibrators[objective](values) * asked.bids
         rows = asked.rows
         order = top_k(values, min(request.k or len(rows), len(rows)))
-        best = logits[order].T  # [T, k]
-        probabilities = {t: calibrators[t](z) if t in calibrators else sigmoid(z) for t, z in zip(self.objectives, best, strict=True)}
-        scores = probabilities[objective] if asked.bids is None else probabilities[objective] * asked.bids[order]
-        binary = isinstance(request.candidates, bytes)
-        return Response(
-            items=_pick(asked.candidates, order), missing=_pick(asked.candidates, np.flatnonzero(rows < 0)),
-            scores=_numbers(scores, binary),
-            probabilities={t: _numbers(p, binary) for t, p in probabilities.items()},
-            logits={t: _numbers(z, binary) for t, z in zip(self.objectives, best, strict=True)},
-            unknown_user=user.unknown, missing_features=user.missing,
-        )  # fmt: skip
+        best = logits.take(order, 0)  # [k, T]
+        binary, raw, probabilities, scores = isinstance(request.candidates, bytes), {}, {}, None
+        for t, name in enumerate(self.objectives):
+            z = best[:, t]
+            p = calibrators[name](z) if name in calibrators else sigmoid(z)
+            raw[name], probabilities[name] = _numbers(z, binary), _numbers(p, binary)
+            if t == asked.objective:
+                scores = probabilities[name] if asked.bids is None else _numbers(p * asked.bids[order], binary)
+        return Response(_pick(asked.candidates, order), scores, probabilities, raw, _pick(asked.candidates, np.flatnonzero(rows < 0)),
+                        user.unknown, user.missing)  # fmt: skip
 
     def _load(self, build: Builder) -> nn.Module:
         """The model with the generation's weights, BatchNorm folded."""

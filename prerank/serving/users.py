@@ -6,8 +6,7 @@ An unknown user gets the tower's vector of the 'unknown' id with missing feature
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +27,7 @@ SHORT = 64  # letters of a text that is remembered: a client must not fill the m
 REMEMBERED = 65_536  # raw values a feature whose encoding is remembered; encoding one costs 25-400 us, looking it up 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """A request's user: one-row columns, whether the id is unknown, and the features that stand as missing.
 
     stored   row of the generation's user vectors that says the same, -1: none does
@@ -87,17 +85,12 @@ class Users:
         stored = -1 if given or self._generation.user_vectors is None else row
         return User(columns, row < 0 and request.user is not None, missing, stored)
 
-    def vectors(
-        self, users: Sequence[User], items: Array | None = None, rows: Array | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Vectors [B, sum Hu K] and biases [B, T].
-
-        items, rows   stored item rows and which of them (int64) will be scored next: for a single user they are fetched meanwhile
-        """
+    def vectors(self, users: Sequence[User]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Vectors [B, sum Hu K] and biases [B, T]."""
         if any(u.stored >= 0 for u in users):
             return self._with_stored(users)
         if len(users) == 1 and self._tape is not None:
-            vector, own = self._tape(users[0].columns, items, rows)
+            vector, own = self._tape(users[0].columns)
             return vector[None], self._no_bias if own is None else own[None]
         stacked: Columns = {f.name: torch.from_numpy(np.concatenate([u.columns[f.name] for u in users])) for f in self._features}
         with torch.inference_mode():
