@@ -25,10 +25,13 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-$(STAMP): pyproject.toml constraints.txt setup.py prerank/index/_maxsim.c
+# An install that was killed leaves half packages behind, on which pip itself fails: then the environment is made anew.
+$(STAMP): pyproject.toml constraints.txt setup.py $(wildcard prerank/*/_*.c prerank/*/_*.h)
+	test ! -e $(VENV)/.installing || rm -rf $(VENV)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	touch $(VENV)/.installing
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	touch $(STAMP)
+	mv $(VENV)/.installing $(STAMP)
 
 clean:
-	rm -rf build *.egg-info .pytest_cache .ruff_cache .mypy_cache prerank/index/*.so
+	rm -rf build *.egg-info .pytest_cache .ruff_cache .mypy_cache prerank/*/*.so
