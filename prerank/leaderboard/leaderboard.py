@@ -75,7 +75,7 @@ def _record(board: Board, path: Path, trained: Sequence[Trained], before: dict[s
             console: Console) -> dict[str, Any]:  # fmt: skip
     rows = [summary.row(t, board) for t in trained]
     ready = [t for t in trained if t.finished]
-    objectives = list(next((r["test"] for r in rows if r["seeds"]), {}))
+    objectives = list(next((r["test"] for r in rows if r["seeds"]), _labels(trained[0].entry)))
     record: dict[str, Any] = {
         "leaderboard": path.stem, "title": board.title, "protocol": board.protocol, "leaky": board.leaky, "baseline": board.baseline,
         "command": shlex.join(["prerank", *sys.argv[1:]]), "machine": machine(), "versions": versions(),
@@ -140,6 +140,12 @@ def _prepare(todo: Sequence[Job], console: Console) -> None:
         console.print(f"preparing {data.recipe or data.log}", highlight=False)
         with contextlib.suppress(ValueError):
             prepare(resolve(data))
+
+
+def _labels(entry: Entry) -> list[str]:
+    """The labels of data that may not be here."""
+    data = entry.config.data
+    return list(data.labels or ({} if data.recipe is None else recipe(data.recipe).defaults(data.options).get("labels", {})))
 
 
 def _available(entry: Entry) -> bool:

@@ -174,14 +174,26 @@ def _in(job: Job) -> IO[str]:
 
 
 def seconds_left(running: Sequence[Job], waiting: Sequence[Job], taken: dict[str, float], processes: int) -> float | None:
-    """About how long the rest takes; None before anything is known.
+    """About how long the rest takes, at most: a training may stop early; None before anything is known.
 
-    taken   label -> seconds of one of its trainings that has ended; a label without one is taken as the mean of the others
+    taken   label -> seconds of one of its trainings that has ended; a label without one that waits is taken as the mean of the
+            others, one that runs goes by its epochs
     """
-    if not taken:
-        return None
-    mean = sum(taken.values()) / len(taken)
     now = time.monotonic()
-    left = sum(taken.get(job.label, mean) for job in waiting)
-    left += sum(max(0.0, taken.get(job.label, mean) - (now - job.begun)) for job in running)
+    totals = [(_total(job, now - job.begun, taken), now - job.begun) for job in running]
+    mean = [*taken.values(), *(total for total, _ in totals if total is not None)]
+    if not mean:
+        return None
+    usual = sum(mean) / len(mean)
+    left = sum(taken.get(job.label, usual) for job in waiting)
+    left += sum(max(0.0, (usual if total is None else total) - elapsed) for total, elapsed in totals)
     return left / min(processes, max(1, len(running) + len(waiting)))
+
+
+def _total(job: Job, elapsed: float, taken: dict[str, float]) -> float | None:
+    """Seconds that a running training takes in all; None when it has only begun."""
+    known = taken.get(job.label, 0.0)
+    part = (job.epoch - 1 + job.done) / job.config.training.epochs if job.epoch else 0.0
+    if known > elapsed:
+        return known
+    return elapsed / part if part > 0.02 else known or None

@@ -47,7 +47,7 @@ def comparison(record: Record, objective: str) -> Table:
     names = (f"AUC minus {record['baseline']}'s", "99 % interval", "best other", "AUC minus its", "99 % interval of that")
     table = Table(f"{_title(record, objective)}: paired, over users, of seed-averaged scores", [Column("model"), *map(Column, names)])
     found = record["compared"].get(objective, {}).get("rows", {})
-    for row in ranked(record, objective):
+    for row in ranked(record, objective) if found else ():
         base, best = (found.get(row["label"], {}).get(k) for k in ("baseline", "best_other"))
         values: dict[str, Value] = {"model": row["label"]}
         values |= dict(zip(names[:2], _shown(base), strict=True)) if base else {}
@@ -75,7 +75,7 @@ def cost(record: Record) -> Table:
     columns = [Column("model"), Column("kind"), Column("parameters"), Column("user tower"), Column("rows/s", 0), Column("rows/CPU-s", 0),
                Column("training", 1, unit="min"), *(Column(name, unit="ms") for name in latencies)]  # fmt: skip
     table = Table(f"{record['title']}: parameters in all and of the user tower, training, p50 / p99 of scoring k candidates", columns)
-    for row in ranked(record, record["objectives"][0]) if record["objectives"] else ():
+    for row in ranked(record, record["objectives"][0]):
         at = row.get("latency") or {}
         values: dict[str, Value] = {
             "model": row["label"], "kind": row["kind"], "parameters": row["parameters"], "user tower": row["user_tower_parameters"],
@@ -95,10 +95,9 @@ def markdown(record: Record) -> str:
     for objective in record["objectives"]:
         made = [quality(record, objective), bars(record, objective), comparison(record, objective), best_two_tower(record, objective)]
         parts += [table.markdown().strip() for table in made if table.rows]
-    if record["objectives"]:
+    if any(row["seeds"] for row in record["rows"]):
         parts.append(cost(record).markdown().strip())
     parts += [f"{row['label']}: {row['status']}: {why}" for row in record["rows"] for why in row["why"]]
-    parts += [f"{row['label']}: {row['status']}" for row in record["rows"] if not row["seeds"] and not row["why"]]
     return "\n\n".join(parts) + "\n"
 
 

@@ -125,6 +125,17 @@ def test_rows_that_cannot_have_numbers_say_why(board, tmp_path, trained, monkeyp
     assert trained == []  # what diverged would do so again
 
 
+def test_a_board_whose_data_are_not_here_has_its_table_without_numbers(tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent.parent.parent)
+    monkeypatch.delenv("PRERANK_DATA", raising=False)
+    monkeypatch.setenv("PRERANK_CACHE", str(tmp_path / "nothing"))
+    record = play(Path("configs/leaderboards/amazon.yaml"), tmp_path)
+    assert [row["status"] for row in record["rows"]] == ["not run: data not available here"] * 2
+    rows = [line for line in (tmp_path / "out.md").read_text().splitlines() if "not available here |" in line]
+    assert len(rows) == 2
+    assert not any(c.isdigit() for row in rows for c in row)
+
+
 def test_a_typo_in_any_row_is_told_before_anything_is_trained(board, tmp_path, trained):
     rows = [{"config": str(tmp_path / "dssm.yaml"), "label": "DSSM"},
             {"config": str(tmp_path / "mf.yaml"), "label": "MF", "set": {"model.widht": 4}}]  # fmt: skip
