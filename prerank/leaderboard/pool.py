@@ -44,6 +44,7 @@ class Job:
     auc: float | None = None
     begun: float = 0.0
     seconds: float = 0.0
+    rest: bytes = field(default=b"", repr=False)
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     @property
@@ -90,9 +91,11 @@ def run(jobs: Sequence[Job], processes: int, watcher: Watcher, command: Sequence
                 watcher.started(job)
             for key, _ in selector.select(timeout=0.5):
                 job, stream = key.data, key.fileobj
-                line = stream.readline()  # type: ignore[union-attr]
-                if line:
+                chunk = os.read(key.fd, 1 << 16)  # not by readline, which would hold lines back that select cannot see
+                *lines, job.rest = (job.rest + chunk).split(b"\n")
+                for line in lines:
                     _event(job, line, watcher)
+                if chunk:
                     continue
                 selector.unregister(stream)
                 running.remove(job)
@@ -117,7 +120,7 @@ def _start(job: Job, command: Sequence[str]) -> None:
         _in(job).flush()
 
 
-def _event(job: Job, line: str, watcher: Watcher) -> None:
+def _event(job: Job, line: bytes, watcher: Watcher) -> None:
     event = json.loads(line)
     if "ended" in event:
         job.epoch, job.done, job.auc = event["ended"] + 1, 0.0, event["auc"]
