@@ -92,9 +92,8 @@ class ItemMatrix:
                 raise ValueError("rows must be in [-1, N)")
             return self.score_torch(user, user_bias, rows)
         out = np.empty((len(rows), self.bias.shape[1]), np.float32)
-        maxsim.score(
-            self.rows, _CODES[self.dtype], self.rows.strides[0], self.width, self.scales, rows, user, user_bias, self._bias, self._table, out
-        )
+        stored = (self.rows, _CODES[self.dtype], self.rows.strides[0], self.width, self.scales)
+        maxsim.score(*stored, rows, user, user_bias, self._bias, self._table, out)
         return out
 
     def score_torch(self, user: np.ndarray, user_bias: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ class Embeddings(nn.Module):
         super().__init__()
         self.width = schema.width
         self.features: dict[str, list[Feature]] = {"user": schema.fields("user"), "item": schema.fields("item")}
-        self.sparse = False  # set by the optimiser for tables that are updated row by row
+        self.sparse: frozenset[str] = frozenset()  # set by the optimiser: names of tables that are updated row by row
         fields = [*self.features["user"], *self.features["item"]]
         self.vocabulary = {f.name: schema.vocabulary_of(f) for f in fields if f.embedded}
         self.table_of: dict[str, str] = {}
@@ -80,7 +80,7 @@ class Embeddings(nn.Module):
         plain = [f for f in features if f.embedded and not f.many and _key(f) not in self.resize]
         if plain:  # the common case: all of width D in one gather
             ids = torch.stack([columns[f.name].long() + self.offset[f.name] for f in plain], dim=1)  # [rows, n]
-            gathered = F.embedding(ids, self.tables[str(self.width)], sparse=self.sparse)  # [rows, n, D]
+            gathered = self._gather(str(self.width), ids)  # [rows, n, D]
             if len(plain) == len(features):
                 return gathered
             fields = {f.name: gathered[:, i] for i, f in enumerate(plain)}
@@ -108,7 +108,7 @@ class Embeddings(nn.Module):
 
     def _rows(self, f: Feature, column: Tensor) -> Tensor:
         """The table's rows of a column's values, of the table's width."""
-        return F.embedding(column.long() + self.offset[f.name], self.tables[self.table_of[f.name]], sparse=self.sparse)
+        return self._gather(self.table_of[f.name], column.long() + self.offset[f.name])
 
     def _one(self, f: Feature, column: Tensor) -> Tensor:
         """One feature's column -> its field [rows, D]."""
@@ -121,6 +121,9 @@ class Embeddings(nn.Module):
             mask = column != PADDING  # [rows, max_length]
             vectors = self.attention[key](vectors, mask) if key in self.attention else masked_mean(vectors, mask)
         return self.resize[key](vectors) if key in self.resize else vectors
+
+    def _gather(self, table: str, rows: Tensor) -> Tensor:
+        return F.embedding(rows, self.tables[table], sparse=f"tables.{table}" in self.sparse)
 
     def row_counts(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Train counts of each vocabulary -> {parameter name: train count of each of its rows}."""
@@ -163,7 +166,7 @@ class _ById(nn.Module):
         if width < 1:
             raise ValueError(f"width of an id's vector: must be at least 1; got {width}")
         self.vocabulary = vocabulary
-        self.sparse = False
+        self.sparse: frozenset[str] = frozenset()  # as in Embeddings
         self.table = nn.Parameter(torch.randn(rows, width) * std)
 
     def row_counts(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -189,7 +192,7 @@ class IdVectors(_ById):
 
     def forward(self, ids: Tensor) -> Tensor:
         """[rows] -> [rows, K]."""
-        return F.embedding(ids.long(), self.table, sparse=self.sparse)
+        return F.embedding(ids.long(), self.table, sparse="table" in self.sparse)
 
 
 class IdTable(_ById):
@@ -206,7 +209,7 @@ class IdTable(_ById):
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """[rows] -> vectors [rows, T * K], biases [rows, T]."""
         index = ids.long()
-        return F.embedding(index, self.table, sparse=self.sparse), F.embedding(index, self.bias, sparse=self.sparse)
+        return F.embedding(index, self.table, sparse="table" in self.sparse), F.embedding(index, self.bias, sparse="bias" in self.sparse)
 
 
 def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:

@@ -54,8 +54,8 @@ class Optimizer:
         big = {n for n, rows in tables.items() if len(rows) >= settings.sparse_from}
         module: Any
         for module in model.modules():
-            if hasattr(module, "sparse") and any(p.shape[0] >= settings.sparse_from for p in module.parameters(recurse=True)):
-                module.sparse = True
+            if hasattr(module, "sparse"):
+                module.sparse = frozenset(n for n, rows in module.row_counts(counts).items() if len(rows) >= settings.sparse_from)
         self.names = {id(p): n for n, p in model.named_parameters()}
         self.row_decay: list[tuple[nn.Parameter, Tensor]] = []
         groups, sparse = [], {}

@@ -47,7 +47,7 @@ def test_raw_numbers_are_themselves() -> None:
 def test_sparse_and_dense_gradients_agree() -> None:
     schema, batch = small_schema(), small_batch()
     gradients = []
-    for sparse in (False, True):
+    for sparse in (frozenset(), frozenset({"tables.6"})):
         torch.manual_seed(0)
         layer = Embeddings(schema, SIZES)
         layer.sparse = sparse

@@ -15,7 +15,8 @@ IDS, OTHERS, LEVELS, WIDTH = 9, 7, 2, 4
 def log(rows: int = 60) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Interactions, some of them more than once; id 8 has none."""
     g = torch.Generator().manual_seed(1)
-    return torch.randint(0, 8, (rows,), generator=g), torch.randint(0, OTHERS, (rows,), generator=g), torch.randint(0, 2, (rows,), generator=g)
+    ids, others, level = (torch.randint(0, n, (rows,), generator=g) for n in (8, OTHERS, LEVELS))
+    return ids, others, level
 
 
 def layer() -> History:

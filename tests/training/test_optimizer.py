@@ -8,7 +8,7 @@ from prerank.config import ParameterGroup
 from prerank.losses import LossTerm, Objective, logloss
 from prerank.training import Optimizer, train_step
 from prerank.training.optimizer import RowwiseAdagrad
-from tests.conftest import SIZES, small_batch, small_model
+from tests.conftest import SIZES, remember, small_batch, small_model
 
 COUNTS = {name: torch.arange(n) + 1 for name, n in SIZES.items()}
 OBJECTIVE = Objective([LossTerm("logloss", logloss)])
@@ -88,3 +88,23 @@ def test_state_goes_round_through_tensors(sparse_from: int) -> None:
     for model, optimizer in ((one, first), (two, second)):
         train_step(model, OBJECTIVE, optimizer, small_batch(9))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["dssm", "dssm-dot-id-head", "inttower-id-history"])
+def test_tables_above_the_line_alone_are_updated_row_by_row(name: str) -> None:
+    """Tables of one model lie on both sides of `sparse_from`: each takes its own way, and every parameter moves."""
+    model, batch = small_model(name), small_batch()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    rows = {n: p.shape[0] for n, p in model.named_parameters()}
+    optimizer = Optimizer(model, Settings(sparse_from=35), COUNTS)
+    assert optimizer.rowwise is not None
+    tables = {n for n in rows if ("tables" in n or ".ids." in n) and "factors" not in n}
+    assert set(optimizer.rowwise.parameters) == {n for n in tables if rows[n] >= 35} < tables
+    model.train()
+    for _ in range(3):
+        optimizer.zero_grad()
+        remember(model, 1, batch=batch)
+        model(batch).logits.square().sum().backward()
+        optimizer.step()
+    still = [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
+    assert [n for n in still if not n.endswith("linear.bias")] == []
