@@ -84,6 +84,11 @@ def test_every_config_of_the_tables_is_valid_and_goes_round(path: Path, tmp_path
     assert ("official" in path.stem) == (config.leaky is not None)
 
 
+def test_options_without_a_recipe() -> None:
+    with pytest.raises(ConfigError, match="data: options belong to a recipe, and there is none; got users"):
+        parse({"data": {"options": {"users": 5}}})
+
+
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load(tmp_path / "none.yaml")

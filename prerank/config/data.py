@@ -103,6 +103,12 @@ class Data(Strict):
     deduplicate: bool = Field(False, description="exact duplicate rows of the log are dropped")
     cache: str | None = Field(None, description="folder of encoded columns; default: the user's cache folder")
 
+    @model_validator(mode="after")
+    def _options_of_a_recipe(self) -> Data:
+        if self.options and self.recipe is None:
+            raise ValueError(f"options belong to a recipe, and there is none; got {', '.join(self.options)}")
+        return self
+
     def schema_(self) -> Schema:
         """The schema that these settings describe. Raises ConfigError naming every problem at once."""
         if not self.labels:

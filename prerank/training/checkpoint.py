@@ -100,4 +100,6 @@ def _current(folder: Path) -> Path | None:
     if not marker.exists():
         return None
     found = folder / marker.read_text().strip()
-    return found if found.is_dir() else None
+    if not found.is_dir():
+        raise ConfigError(f"checkpoint '{marker}': names '{found.name}', which is not there; start again with --overwrite")
+    return found

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from prerank.config import ConfigError
 from prerank.training import checkpoint
 
 
@@ -38,3 +40,10 @@ def test_a_crash_while_writing_leaves_the_last_one_in_force(tmp_path: Path, monk
     assert (found.state, found.tensors["w"].tolist()) == ({"epoch": 1}, [1.0, 1.0])
     checkpoint.save(tmp_path, {"w": torch.zeros(2)}, {"epoch": 3})
     assert checkpoint.load(tmp_path).state == {"epoch": 3}  # type: ignore[union-attr]
+
+
+def test_a_marker_of_a_folder_that_is_gone_is_no_fresh_start(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, {"x": torch.zeros(1)}, {})
+    shutil.rmtree(tmp_path / "1")
+    with pytest.raises(ConfigError, match="names '1', which is not there; start again with --overwrite"):
+        checkpoint.load(tmp_path)
