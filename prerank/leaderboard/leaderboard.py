@@ -91,7 +91,7 @@ def _record(board: Board, path: Path, trained: Sequence[Trained], before: dict[s
     of = {label: folder.name for label, folder in firsts.items()}
     record["latency"] = before["latency"] if not again and before.get("latency", {}).get("of") == of else {"of": of}
     if measure and "machine" not in record["latency"]:
-        found = latency.measure(firsts, say=lambda line: console.print(line, highlight=False))
+        found = latency.measure(firsts, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
         record["latency"] = {"of": of, "machine": machine(), "rows": found}
     for row in rows:
         row["latency"] = record["latency"].get("rows", {}).get(row["label"])
