@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import typer
@@ -143,7 +144,8 @@ def test_ctrl_c_in_a_real_process(tmp_path):
     """A pipe keeps `validate` waiting for its config until the signal comes."""
     os.mkfifo(tmp_path / "config.yaml")
     command = [sys.executable, "-m", "prerank", "validate", str(tmp_path / "config.yaml")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job is born deaf to it
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         writer = os.open(tmp_path / "config.yaml", os.O_WRONLY)  # returns when the process has opened its end
         try:
             for _ in range(30):  # a signal that comes between open and read is only seen when the read ends: then once more

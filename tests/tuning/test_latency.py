@@ -7,7 +7,7 @@ import torch
 
 from prerank.config import Data, Model
 from prerank.data import Dataset, prepare
-from prerank.tuning import latency, p50
+from prerank.tuning import p50
 from tests.training.conftest import planted_log, settings
 
 
@@ -18,8 +18,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return prepare(Data.model_validate(settings(folder)["data"]))
 
 
-def test_more_candidates_take_longer_and_the_threads_are_given_back(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "CALLS", 30)
+def test_more_candidates_take_longer_and_the_threads_are_given_back(dataset: Dataset) -> None:
     before = torch.get_num_threads()
     config = Model.model_validate({"name": "inttower", "hidden": [16], "heads": 2})
     few, many = p50(config, dataset, 10), p50(config, dataset, 20_000)
@@ -27,13 +26,11 @@ def test_more_candidates_take_longer_and_the_threads_are_given_back(dataset: Dat
     assert torch.get_num_threads() == before
 
 
-def test_a_ranker_is_measured_too(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "CALLS", 5)
+def test_a_ranker_is_measured_too(dataset: Dataset) -> None:
     assert p50(Model(name="lr"), dataset, 100) > 0
 
 
 def test_nothing_is_left_behind(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "CALLS", 2)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     p50(Model(name="mf"), dataset, 10)
     assert list(tmp_path.iterdir()) == []
