@@ -24,7 +24,16 @@ from prerank.datasets.taobao_behavior import TAOBAO_BEHAVIOR
 
 __all__ = ["RECIPES", "Options", "Recipe", "cache_folder", "converted", "get", "notes", "oracle", "recipe", "resolve"]
 
-_ALL = (MOVIELENS, KUAIRAND, AMAZON, TAOBAO_AD, TAOBAO_BEHAVIOR, ALI_CCP, RECSYS2017, SIMULATED)
+_ALL = (
+    MOVIELENS,
+    KUAIRAND,
+    AMAZON,
+    TAOBAO_AD,
+    TAOBAO_BEHAVIOR,
+    ALI_CCP,
+    RECSYS2017,
+    SIMULATED,
+)
 RECIPES: dict[str, Recipe] = {r.name: r for r in _ALL}
 
 

@@ -19,7 +19,9 @@ from prerank.losses.sampled import SampledSoftmaxTerm
 from prerank.losses.sorting import neuralsort, softsort
 
 # Functions of logits and labels: those that judge each candidate alone, and those that compare the candidates of a list.
-POINTWISE: dict[str, Callable[..., Tensor]] = {"logloss": logloss, "weighted_logloss": weighted_logloss}
+POINTWISE: dict[str, Callable[..., Tensor]] = {
+    "logloss": logloss, "weighted_logloss": weighted_logloss,
+}  # fmt: skip
 LISTWISE: dict[str, Callable[..., Tensor]] = {
     "info_nce": info_nce, "bpr": bpr, "ranknet": ranknet, "softmax": softmax, "listnet": listnet, "approx_ndcg": approx_ndcg,
     "neuralsort": neuralsort, "softsort": softsort, "rankmax": rankmax,
