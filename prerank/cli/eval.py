@@ -34,7 +34,10 @@ def evaluate(
         raise ConfigError(f"--split: unknown split '{split}'{nearest(split, splits)}")
     opened = open_run(run)
     found = opened.evaluate(split, resamples=resamples)
-    record = {"run": str(opened.folder), "model": opened.config.model.name, "split": split, "leaky": opened.config.leaky,
+    leaky = opened.config.leaky
+    if split == "train" and opened.model.remembers:
+        leaky = "the model's histories hold the train rows' own labels"
+    record = {"run": str(opened.folder), "model": opened.config.model.name, "split": split, "leaky": leaky,
               "metrics": {name: m.to_dict() for name, m in found.items()}}  # fmt: skip
     write_text(opened.folder / f"metrics-{split}.json", json.dumps(record, indent=1))
     if json_:
@@ -45,5 +48,5 @@ def evaluate(
     for name, m in found.items():
         ci = f"{m.auc_ci.low:.4f}..{m.auc_ci.high:.4f}" if m.auc_ci else None
         table.add({"label": name, "AUC": m.auc, "95 %": ci, "GAUC": m.gauc, "LogLoss": m.logloss, "ECE": m.ece,
-                   "pred/obs": m.calibration, "rows": m.rows}, leaky=opened.config.leaky)  # fmt: skip
+                   "pred/obs": m.calibration, "rows": m.rows}, leaky=leaky)  # fmt: skip
     Console().print(table.rich())

@@ -168,6 +168,10 @@ class Histories:
         self.item = [m for m in item.modules() if isinstance(m, History)] if isinstance(item, nn.Module) else []
         self.names = user_id, item_id
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self.user or self.item)
+
     def remember(self, users: Tensor, items: Tensor, level: Tensor) -> None:
         """The train interactions [R]: rows of both id vocabularies, and how many of a row's labels are positive."""
         for history in self.user:
@@ -177,7 +181,7 @@ class Histories:
 
     def leave_out(self, batch: Batch) -> None:
         """The batch's impressions are not counted in the next forward."""
-        if not self.user and not self.item:
+        if not self:
             return
         seen = batch.where if batch.stage is None else batch.where & (batch.stage == Stage.IMPRESSION)
         rows, candidates = seen.nonzero(as_tuple=True)

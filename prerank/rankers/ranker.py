@@ -71,6 +71,11 @@ class Ranker(nn.Module):
         assert logits is not None
         return logits, hidden
 
+    @property
+    def remembers(self) -> bool:
+        """Whether scores of train rows hold those rows' own labels: see layers/history.py."""
+        return bool(self._histories)
+
     def remember(self, users: Tensor, items: Tensor, level: Tensor) -> None:
         """The train interactions, for an id head with histories; see `layers.Histories`."""
         self._histories.remember(users, items, level)

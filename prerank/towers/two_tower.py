@@ -53,6 +53,11 @@ class TwoTower(nn.Module):
             representation = tower(fields, ids)
         return self.head.prepare_user(representation) if side == "user" else self.head.prepare_items(representation)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether scores of train rows hold those rows' own labels: see layers/history.py."""
+        return bool(self._histories)
+
     def remember(self, users: Tensor, items: Tensor, level: Tensor) -> None:
         """The train interactions, for towers with histories; see `layers.Histories`."""
         self._histories.remember(users, items, level)
