@@ -92,22 +92,26 @@ class History(nn.Module):
             raise ValueError("history: training needs the interactions (remember) and the batch's own (leave_out)")
         lists = self._lists = self._lists.to(ids.device)
         out, self._left_out = lists.find(self._left_out), None
-        weights = self.factors.new_ones(len(lists.keys)).index_fill_(0, out, 0.0)  # 0 x a factor: not even rounding tells of a label
-        count = (lists.counts - torch.bincount(lists.keys[out] // len(self.factors), minlength=len(lists.counts))).clamp(min=1)
         distinct, where = torch.unique(ids.long(), return_inverse=True)
+        of_out = lists.keys[out] // len(self.factors)  # whose they are
+        gone = torch.bincount(_places(distinct, of_out), minlength=len(distinct) + 1)[: len(distinct)]
+        count = (lists.counts[distinct] - gone).clamp(min=1)
+        # Left out is weighted by zero: what is added and taken away again could tell of a label by its rounding.
         if lists.counts[distinct].sum() >= WHOLE * len(lists.keys):
+            weights = self.factors.new_ones(len(lists.keys)).index_fill_(0, out, 0.0)
             total: Tensor = _Sum.apply(self.factors, lists, weights)[distinct]
         else:
-            total = self._of_few(lists, distinct, weights)
-        return (total * count[distinct].rsqrt().unsqueeze(1))[where]
+            total = self._of_few(lists, distinct, out)
+        return (total * count.rsqrt().unsqueeze(1))[where]
 
-    def _of_few(self, lists: Lists, distinct: Tensor, weights: Tensor) -> Tensor:
+    def _of_few(self, lists: Lists, distinct: Tensor, out: Tensor) -> Tensor:
         """Sums of distinct ids [n] alone: their lists are gathered."""
         lengths = lists.counts[distinct].long()
         starts = lengths.cumsum(0) - lengths
         within = torch.arange(int(lengths.sum()), device=starts.device) - starts.repeat_interleave(lengths)
         place = lists.start_of_id[distinct].repeat_interleave(lengths) + within
-        return F.embedding_bag(lists.tokens[place], self.factors, starts, mode="sum", per_sample_weights=weights[place])
+        weights = (_places(out, place) == len(out)).to(self.factors.dtype)
+        return F.embedding_bag(lists.tokens[place], self.factors, starts, mode="sum", per_sample_weights=weights)
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -192,6 +196,13 @@ class Histories:
             history.leave_out(users, items, level)
         for history in self.item:
             history.leave_out(items, users, level)
+
+
+def _places(among: Tensor, values: Tensor) -> Tensor:
+    """Where each value stands in an ascending tensor [n]; n where it does not."""
+    place = torch.searchsorted(among, values)
+    inside = place.clamp(max=max(len(among) - 1, 0))
+    return torch.where(among[inside] == values, inside, len(among)) if len(among) else torch.zeros_like(values)
 
 
 class _Sum(torch.autograd.Function):
