@@ -1,12 +1,17 @@
+import importlib
+from fnmatch import fnmatch
+
 import numpy as np
 import polars as pl
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from prerank import build
 from prerank.cli import app
 from prerank.config import load
 
+module = importlib.import_module("prerank.cli.init")
 run = CliRunner().invoke
 N = 4000
 
@@ -73,6 +78,55 @@ def test_the_guess_is_right(files, tmp_path, kind):
         ("price", "item", "numeric"),
     }
     assert data.schema_()["hist"].share == "video_id"
+
+
+def test_the_model_is_the_one_that_measured_best(files, tmp_path):
+    init(files, tmp_path / "c.yaml")
+    config = load(tmp_path / "c.yaml")
+    assert config.model.model_dump() == {
+        "name": "inttower", "hidden": [128, 64], "heads": 2, "head_width": 32, "dropout": 0.2, "id_head": 64, "id_history": True,
+    }  # fmt: skip
+    assert (config.training.average, config.training.optimizer.name, config.training.optimizer.lr) == (0.99, "adam", 5e-4)
+    groups = {g.match: (g.lr, g.l2, g.count_power) for g in config.training.optimizer.groups}
+    assert groups == {
+        "*ids.bias": (3e-3, 1e-6, None), "*ids.table": (3e-3, 1.6e-5, 0.5), "*history.factors": (3e-4, 3e-5, None),
+        "embeddings.tables*": (None, 1e-5, None),
+    }  # fmt: skip
+    schema = config.data.schema_()
+    model = build.model(config.model, schema, {schema.vocabulary_of(f): 9 for f in schema.features})
+    names = [name for name, _ in model.named_parameters()]
+    assert all(any(fnmatch(name, pattern) for name in names) for pattern in groups)
+
+
+def test_what_it_writes_trains(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRERANK_CACHE", str(tmp_path / "cache"))
+    init(files, tmp_path / "c.yaml")
+    short = ["--set", "training.epochs=1", "--set", "training.threads=1", "--set", f"output={tmp_path / 'run'}"]
+    out = run(app, ["train", "--config", str(tmp_path / "c.yaml"), *short])
+    assert out.exit_code == 0, out.output
+
+
+@pytest.mark.parametrize(("once", "who"), [("user_id", "user_id"), ("item_id", "item_id")])
+def test_ids_that_come_once_get_no_history(tmp_path, once, who):
+    rng = np.random.default_rng(0)
+    ids = {"user_id": rng.integers(0, 9, 99), "item_id": rng.integers(0, 9, 99), once: np.arange(99)}
+    pl.DataFrame({**ids, "click": rng.integers(0, 2, 99)}).write_csv(tmp_path / "log.csv")
+    run(app, ["init", str(tmp_path / "log.csv"), "-o", str(tmp_path / "c.yaml")])
+    config = load(tmp_path / "c.yaml")
+    assert (config.model.options["id_head"], "id_history" in config.model.options) == (64, False)
+    assert not [g for g in config.training.optimizer.groups if "history" in g.match]
+    reason = f"# id_history: true  # left out: in the rows that were looked at, a {who} hardly comes twice"
+    assert reason in (tmp_path / "c.yaml").read_text()
+
+
+def test_a_log_too_large_for_histories_gets_none(files, tmp_path, monkeypatch):
+    """Of 4,000 rows 2,800 are train; the whole log counts, not the rows that were looked at."""
+    monkeypatch.setattr(module, "SAMPLE", 1000)
+    for limit, proposed in ((2800, True), (2799, False)):
+        monkeypatch.setattr(module, "MEMORY", limit)
+        init(files, tmp_path / "c.yaml", "--force", kind="parquet")
+        assert load(tmp_path / "c.yaml").model.options.get("id_history", False) is proposed
+    assert "left out: it holds all train rows in memory, and this log has about 0 million rows" in (tmp_path / "c.yaml").read_text()
 
 
 def test_every_column_left_out_has_a_reason(files, tmp_path):
