@@ -34,6 +34,15 @@ PAPERS = (  # model, paper, venue, file, configs that measure it
      "prerank/towers/dssm.py", ("configs/ml1m/honest-dssm.yaml",)),
     ("`inttower`", "Li et al.: IntTower: the Next Generation of Two-Tower Model for Pre-Ranking System", "CIKM 2022",
      "prerank/towers/inttower.py", ("configs/ml1m/honest-inttower.yaml", "configs/ml1m/honest-inttower-idhead.yaml")),
+    ("`ranktower`", "Yan, Li: RankTower: A Synergistic Framework for Enhancing Two-Tower Pre-Ranking Model", "arXiv 2024",
+     "prerank/towers/ranktower.py", ()),
+    ("`dat`", "Yu, Wang, Feng, Xue: A Dual Augmented Two-tower Model for Online Large-scale Recommendation", "DLP-KDD 2021",
+     "prerank/towers/dat.py", ()),
+    ("`hit`", "Yang et al.: HIT Model: A Hierarchical Interaction-Enhanced Two-Tower Model for Pre-Ranking Systems", "CIKM 2025",
+     "prerank/towers/hit.py", ()),
+    ("`ihm_dat`", "interpretation: the source is not public (IHM-DAT, named by CS3)", "arXiv 2604.19269, 2026",
+     "prerank/towers/ihm_dat.py", ()),
+    ("`rcg`", "interpretation: the source is not public (RCG, named by CS3)", "arXiv 2604.19269, 2026", "prerank/towers/rcg.py", ()),
 )  # fmt: skip
 
 
@@ -148,7 +157,8 @@ def scoring_short() -> str:
     found = record("scoring_latency")
     if found is None:
         return ""
-    paths = {"ours": "prerank", "ours, 100,000 items": "prerank, out of 100,000", "torch eager": "the same in PyTorch", "numpy": "the same in numpy"}
+    paths = {"ours": "prerank", "ours, 100,000 items": "prerank, out of 100,000", "torch eager": "the same in PyTorch",
+             "numpy": "the same in numpy"}  # fmt: skip
     cells = {(r["model"], r["path"], r["k"]): r for r in found["results"] if r["dtype"] == "fp32" and r["path"] in paths}
     ks = sorted({k for _, _, k in cells})
     title = "p50 / p99 in ms (p50 of CPU time)" if _has_cpu(found) else "p50 / p99 in ms"

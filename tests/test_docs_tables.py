@@ -7,6 +7,7 @@ import statistics
 import pytest
 
 from docs import pictures, tables
+from prerank.towers import TOWERS
 
 MACHINE = {"machine": {"cpu": "a CPU", "cores": 2, "load": 0.5}, "versions": {"torch": "9.9"}}
 
@@ -30,6 +31,11 @@ def test_nothing_measured_gives_nothing(results):
     assert set(made.values()) == {""}
     assert tables.models().count("\n") == 1 + len(tables.PAPERS)  # the models are there, their numbers are not
     assert "benchmarks.accuracy" not in tables.models()
+
+
+def test_every_tower_is_in_the_table_of_models():
+    assert {name.strip("`") for name, *_ in tables.PAPERS} == set(TOWERS)
+    assert sum("interpretation: the source is not public" in paper for _, paper, *_ in tables.PAPERS) == 2
 
 
 def test_quality_is_mean_and_deviation_over_seeds(results):
