@@ -112,6 +112,9 @@ class _Run:
     def __init__(
         self, model: nn.Module, objective: Objective, dataset: Dataset, settings: Settings, folder: Path, progress: Progress
     ) -> None:
+        if settings.freeze_after_first_epoch and getattr(model, "remembers", False):
+            raise ConfigError("training.freeze_after_first_epoch: a model with histories does not take it: outside training mode a train "
+                              "row's score holds the row's own label")  # fmt: skip
         configure(settings)
         self.device = device_of(settings)
         self.model = model.to(self.device)

@@ -173,6 +173,13 @@ def test_dropout_and_batchnorm_are_on_in_every_epoch_unless_the_leaky_quirk_is_a
     assert run.model.training  # predicting gives the mode back
 
 
+def test_a_model_with_histories_is_never_trained_in_eval_mode(planted: Path, tmp_path: Path) -> None:
+    """There its tables hold the rows' own labels: the loss would fall on nothing but a leak."""
+    changes = {"model": {"name": "history_mf", "width": 4}, "training.freeze_after_first_epoch": True}
+    with pytest.raises(ConfigError, match="freeze_after_first_epoch: a model with histories"):
+        train(parse(settings(planted, output=str(tmp_path / "run"), **changes)))
+
+
 def test_bf16_and_fp32_agree_roughly(planted: Path, tmp_path: Path) -> None:
     scores = []
     model = {**INTTOWER, "dropout": 0.0, "similarity": "dot", "temperature": "none"}  # learns more of so few rows in so few epochs
