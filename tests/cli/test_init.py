@@ -80,7 +80,7 @@ def test_the_guess_is_right(files, tmp_path, kind):
     assert data.schema_()["hist"].share == "video_id"
 
 
-def test_the_model_is_the_one_that_measured_best(files, tmp_path):
+def test_the_model_that_is_proposed(files, tmp_path):
     init(files, tmp_path / "c.yaml")
     config = load(tmp_path / "c.yaml")
     assert config.model.model_dump() == {
