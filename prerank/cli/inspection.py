@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from prerank.cli.findings import Findings, open_sources, outcome_features
+from prerank.cli.findings import Findings, means_beside_their_key, open_sources, outcome_features
 from prerank.cli.leaks import SUSPICIOUS, Sample, column_auc
 from prerank.config import Data
 from prerank.data.encoder import Vector
@@ -41,6 +41,7 @@ def inspect(data: Data) -> Findings:
     if sources is None:
         return found
     outcome_features(sources, found)
+    means_beside_their_key(sources, found)
     log = found.attempt(lambda: Log(sources.log, sources.data)) or Log(sources.log, sources.data.model_copy(update={"drop": None}))
     walk = Walk(sources, log, Splitter(data.split), {})
     splitter = found.attempt(lambda: _splitter(walk))

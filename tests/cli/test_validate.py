@@ -222,6 +222,18 @@ def test_a_column_named_like_an_outcome_is_a_warning(check):
     assert (code, warnings) == (0, ["feature 'buy': column 'buy' sounds like an outcome of the impression; is it known before?"])
 
 
+@pytest.mark.parametrize(("field", "bins"), [(True, None), (True, 8), (False, None)])
+def test_a_mean_label_beside_its_key_is_a_warning(check, field, bins):
+    settings = config()
+    settings["data"]["derive"] = [{"name": "m", "kind": "target_mean", "by": "item_id", "label": "click"}]
+    features = [f for f in settings["data"]["features"] if f["name"] != "item_id"]
+    made = {"name": "m", "side": "item", "kind": "numeric", **({"bins": bins} if bins else {})}
+    settings["data"]["features"] = [*features, {"name": "item_id", "side": "item", "field": field}, made]
+    code, errors, warnings, _ = check(settings, frames())
+    assert (code, errors, len(warnings)) == (0, [], int(field))
+    assert not field or warnings[0].startswith("feature 'm': a model that also reads 'item_id' can tell a train row's label from it")
+
+
 def test_entities_without_features_are_a_warning(check):
     tables = frames()
     tables["users"] = tables["users"].head(50)
