@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -101,7 +102,8 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, prog
         write_text(folder / "config.yaml", dump(config))
         result = fit(model, objective, dataset, config.training, folder, resume=resume, progress=progress or Quiet(),
                      each_epoch=each_epoch)  # fmt: skip
-        write_text(folder / "result.json", json.dumps({**_result(result, config), "encoders": digest(dataset.encoders)}, indent=1))
+        fits = {"encoders": digest(dataset.encoders), "weights_sha256": _checksum(folder / "model.safetensors")}
+        write_text(folder / "result.json", json.dumps({**_result(result, config), **fits}, indent=1))
     model.cpu()
     return Run(folder, resolved, dataset, model), result
 
@@ -117,7 +119,8 @@ def open_run(folder: str | Path | None = None) -> Run:
         raise ConfigError(f"run folder '{path}': its training has not finished; continue it with `prerank train --resume`")
     resolved = config.model_copy(update={"data": resolve(config.data)})
     dataset = prepare(resolved.data)
-    if _encoders_of(path) not in (None, digest(dataset.encoders)):
+    written = _written(path)
+    if written.get("encoders") not in (None, digest(dataset.encoders)):
         raise ConfigError(f"run folder '{path}': its weights do not fit the data as it is now: values or their order have changed "
                           "since it was trained; train again, or bring the files back as they were")  # fmt: skip
     model = build.model(config.model, dataset.schema, dataset.sizes)
@@ -128,19 +131,29 @@ def open_run(folder: str | Path | None = None) -> Run:
     except RuntimeError as error:
         why = str(error).splitlines()[1].strip()
         raise ConfigError(f"run folder '{path}': its weights do not fit the data as it is now: {why}") from None
+    if written.get("weights_sha256") not in (None, _checksum(weights)):
+        raise ConfigError(f"run folder '{path}': model.safetensors is damaged: it is not what training wrote (checksum); train again, or "
+                          "bring the file back as it was")  # fmt: skip
     model.eval()
     return Run(path, resolved, dataset, model)
 
 
-def _encoders_of(folder: Path) -> str | None:
-    """The digest of the encoders that a run was trained with; None when it did not come to write it down."""
+def _written(folder: Path) -> dict[str, Any]:
+    """result.json: among others the digests of encoders and weights; empty when a run did not come to write it."""
     try:
-        found = json.loads((folder / "result.json").read_text()).get("encoders")
+        found = json.loads((folder / "result.json").read_text())
     except FileNotFoundError:
-        return None
-    except (OSError, ValueError, AttributeError) as error:
+        return {}
+    except (OSError, ValueError) as error:
         raise ConfigError(f"run folder '{folder}': result.json cannot be read: {error}") from None
-    return None if found is None else str(found)
+    if not isinstance(found, dict):
+        raise ConfigError(f"run folder '{folder}': result.json cannot be read: it holds no mapping")
+    return found
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:

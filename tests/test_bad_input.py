@@ -314,7 +314,12 @@ def test_a_run_copied_elsewhere_works_and_a_damaged_one_is_named(good: Path, tmp
     shutil.copytree(good / "run", copy)
     assert run("eval", str(copy), "--resamples", "0")[0] == 0
     weights = copy / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-9])
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    status, lines = run("eval", str(copy))
+    assert (status, len(lines)) == (2, 1)
+    assert lines[0].startswith(f"error: run folder '{copy}': model.safetensors is damaged: ")
+    weights.write_bytes(whole[:-9])
     status, lines = run("eval", str(copy))
     assert (status, len(lines)) == (2, 1)
     assert lines[0].startswith(f"error: run folder '{copy}': model.safetensors cannot be read: ")
