@@ -9,9 +9,9 @@ Where a history may look: rows of a random split and train rows see train rows o
 a time or user split see every earlier row, as they would when serving. An entity's value for serving
 is that of the whole train part.
 
-NOTE leave-one-out is no shield for a strong model: among the rows of ONE key the positives have the slightly lower
-mean, so a model that also knows the key's id could learn to read the label off it. Prefer `smoothing` well above 0,
-keys with many rows, and a look at the validation metric.
+NOTE leave-one-out is no shield: among the rows of ONE key the positives have the slightly lower mean, and a model that also knows the
+key reads the label off it. On labels drawn by lot a deepfm with the item's id and its mean came to a train loss of .07, without the mean
+to .66; smoothing and bins do not hide it. No other split is touched, but what is learned is no use there: `prerank validate` warns.
 
 NOTE memory: these look across the whole log, so keys, labels, times and collected values of all kept rows are held in
 memory while preparing (about 50 bytes a row and derived column); the other parts of preparation never do that.
