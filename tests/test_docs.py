@@ -101,7 +101,7 @@ def test_commands_in_passing_name_verbs_and_options_that_exist(path):
         elif text.startswith("prerank ") and "VERB" not in text:
             verb, *rest = shlex.split(text)[1:]
             assert verb in VERBS, f"{page(path)}: `{text}`: no such verb"
-            valid = {option for command in of(verb) for p in command.params for option in p.opts}
+            valid = {option for command in of(verb) for p in command.params for option in (*p.opts, *p.secondary_opts)}
             for option in (word for word in rest if word.startswith("-")):
                 assert option in {*valid, "--help"}, f"{page(path)}: `{text}`: {verb} has no {option}"
 
