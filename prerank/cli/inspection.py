@@ -87,6 +87,7 @@ class _Inspector:
         elif not self.splits[0] and not self.found.errors:
             s = self.sources.data.split
             self.found.errors.append(f"split: no row is left to train on (kind {s.kind}, validation {s.validation}, test {s.test})")
+        self._empty_splits()
         for check in self.constant.values():
             self.found.attempt(check.get)
         entities = {s: self.found.attempt(partial(self._entities, s)) for s in SIDES}
@@ -120,6 +121,13 @@ class _Inspector:
             del self.readings[name]
             return None
         return value
+
+    def _empty_splits(self) -> None:
+        """A part that was asked for and got no row is most likely a moment outside the log."""
+        wanted = self.sources.data.split
+        for name, asked, rows in zip(("validation", "test"), (wanted.validation, wanted.test), self.splits[1:], strict=True):
+            if self.splits.sum() and not rows and asked != 0 and wanted.kind != "column":
+                self.found.warnings.append(f"split: no row is for {name}, though {asked} was asked for")
 
     def _split(self, events: Events, users: pl.Series | None) -> NDArray[np.uint8]:
         if not self.by_split or (users is None and self.sources.data.split.kind == "user"):

@@ -241,6 +241,16 @@ def test_entities_without_features_are_a_warning(check):
     assert warnings == ["users 'users.csv': 50 of the log's 100 users are not in it; their features are missing"]
 
 
+def test_a_part_without_rows_is_a_warning(check):
+    """Moments behind the log's end: every row would be for training, and no epoch could be chosen."""
+    settings = config()
+    settings["data"]["split"] |= {"validation": "2031-01-01", "test": "2032-01-01"}
+    code, errors, warnings, _ = check(settings, frames())
+    assert (code, errors) == (0, [])
+    asked = (("validation", "2031-01-01"), ("test", "2032-01-01"))
+    assert warnings[:2] == [f"split: no row is for {name}, though {moment} was asked for" for name, moment in asked]
+
+
 def test_overrides_are_checked_too(check):
     code, errors, _, _ = check(config(), frames(), "--set", "model.name=nope", "--set", "training.epochs=-1")
     assert code == 2
