@@ -83,10 +83,7 @@ class Scorer:
         """Each user's candidates by their rows [C] -> logits [C, T], NaN where unknown."""
         if self._ranked is not None:
             return [self._ranked.score(u.columns, r) for u, r in zip(users, rows, strict=True)]
-        items = self.generation.items
-        if self._by_head is not None:
-            vectors, biases = self._users.vectors(users)
-            return [self._by_head.score(*one) for one in zip(vectors, biases, rows, strict=True)]
+        items = self.generation.items if self._by_head is None else self._by_head
         vectors, biases = self._users.vectors(users)
         return [items.score(*one) for one in zip(vectors, biases, rows, strict=True)]
 
