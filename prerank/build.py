@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_type_hints
@@ -69,7 +70,16 @@ def objective(terms: Sequence[TermConfig], schema: Schema, counts: Mapping[str, 
     """
     if not terms:
         raise ConfigError("objective: needs at least one term; got none")
-    return Objective([_term(term, schema, counts) for term in terms])
+    return Objective(_told_apart([_term(term, schema, counts) for term in terms]))
+
+
+def _told_apart(terms: list[Term]) -> list[Term]:
+    """The same terms; the second of a name becomes 'name-2', so that each can be read in the log."""
+    met: Counter[str] = Counter()
+    for term in terms:
+        met[term.name] += 1
+        term.name += f"-{n}" if (n := met[term.name]) > 1 else ""
+    return terms
 
 
 def _term(term: TermConfig, schema: Schema, counts: Mapping[str, NDArray[Any]] | None) -> Term:

@@ -62,6 +62,11 @@ def test_terms_carry_weight_label_and_stages() -> None:
     assert (second.name, second.weight) == ("cir", 0.1)
 
 
+def test_terms_of_one_name_are_told_apart() -> None:
+    terms = [term(loss="softsort", stages=["impression"]), term(loss="bpr"), term(loss="softsort", weight=0.5), term(loss="softsort")]
+    assert [t.name for t in build.objective(terms, small_schema()).terms] == ["softsort", "bpr", "softsort-2", "softsort-3"]
+
+
 def test_an_objective_needs_a_term() -> None:
     with pytest.raises(ConfigError, match="objective: needs at least one term"):
         build.objective([], small_schema())

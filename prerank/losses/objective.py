@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from prerank.batch import Batch, Output
+from prerank.batch import Batch, Output, Stage
 
 
 class Term(ABC):
@@ -19,12 +19,17 @@ class Term(ABC):
     needs_guess   it compares the towers' guesses of each other, which a model must make (`Representation.guess`)
     needs_towers  it looks at the sides' vectors, which a ranker does not have
     needs_choice  it prices the model's choice of fields, which a model must make (FSCD's gates)
+    needs_teacher, needs_bid   it reads the ranking model's score, the bid, of every candidate, which the data must give
+    compares      it compares the candidates of a list of their own, so that click rows (C = 1) say nothing to it
     """
 
     reads: tuple[str, ...] = ()
     needs_guess: bool = False
     needs_towers: bool = False
     needs_choice: bool = False
+    needs_teacher: bool = False
+    needs_bid: bool = False
+    compares: bool = False
 
     def __init__(self, name: str, *, weight: float = 1.0, objective: int = 0, stages: tuple[int, ...] | None = None) -> None:
         self.name = name
@@ -34,12 +39,18 @@ class Term(ABC):
 
     def seen(self, batch: Batch) -> Tensor:
         """[B, C] bool: candidates that are neither padding nor of another stage."""
-        if self.stages is None or batch.stage is None:
+        if self.stages is None:
             return batch.where
+        if batch.stage is None:  # all are impressions
+            return batch.where if Stage.IMPRESSION in self.stages else torch.zeros_like(batch.where)
         of_stage = torch.zeros_like(batch.where)
         for stage in self.stages:
             of_stage |= batch.stage == stage
         return batch.where & of_stage
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What the term learns itself, by name: trained without decay and kept in the checkpoint."""
+        return {}
 
     @abstractmethod
     def __call__(self, batch: Batch, output: Output) -> Tensor:
@@ -105,6 +116,13 @@ class Objective:
         if not terms:
             raise ValueError("objective: needs at least one term; got none")
         self.terms = list(terms)
+        names = [t.name for t in self.terms]
+        if len(set(names)) < len(names):
+            raise ValueError(f"objective: every term needs a name of its own; got {', '.join(names)}")
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The terms' own parameters, 'term.parameter' each."""
+        return {f"{t.name}.{name}": p for t in self.terms for name, p in t.parameters().items()}
 
     def __call__(self, batch: Batch, output: Output) -> tuple[Tensor, dict[str, Tensor]]:
         """Total (with gradient) and {term: value} (detached)."""

@@ -123,7 +123,8 @@ class _Run:
         if remember is not None:
             remember(*(torch.from_numpy(column) for column in dataset.interactions("train")))
         self.counts = {name: torch.from_numpy(np.array(c)) for name, c in dataset.counts.items()}
-        self.optimizer = Optimizer(self.model, settings.optimizer, self.counts, settings.batch_size)
+        self.weights = _own_parameters(objective, self.device)
+        self.optimizer = Optimizer(self.model, settings.optimizer, self.counts, settings.batch_size, apart=self.weights)
         self.loader = Loader(dataset, dataset.rows("train"), settings.batch_size, shuffle=settings.shuffle, seed=settings.seed,
                              dedup=settings.dedup)  # fmt: skip
         self.average = Average(self.model, settings.average, frozenset(self.optimizer.rowwise.parameters if self.optimizer.rowwise else ()))
@@ -239,6 +240,7 @@ class _Run:
         tensors |= {f"best/{k}": v for k, v in self.best_weights.items()}
         tensors |= {f"optimizer/{k}": v for k, v in self.optimizer.tensors().items()}
         tensors |= {f"average/{k}": v for k, v in self.average.tensors().items()}
+        tensors |= {f"objective/{k}": v for k, v in self.weights.items()}
         tensors["rng/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng/cuda"] = torch.cuda.get_rng_state(self.device)
@@ -261,11 +263,21 @@ class _Run:
         self.best_weights = {k: v.to(self.device) for k, v in found.part("best").items()}
         self.optimizer.load_tensors(found.part("optimizer"))
         self.average.load_tensors(found.part("average"))
+        for name, value in found.part("objective").items():
+            self.weights[name].data.copy_(value)
         torch.set_rng_state(found.tensors["rng/cpu"])
         if "rng/cuda" in found.tensors and self.device.type == "cuda":
             torch.cuda.set_rng_state(found.tensors["rng/cuda"], self.device)
         self.state = State(**state)
         self.progress.say(f"resumed after epoch {self.state.epoch}, step {self.state.step}")
+
+
+def _own_parameters(objective: Objective, device: torch.device) -> dict[str, nn.Parameter]:
+    """What the objective's terms learn themselves (uncertainty weights), on the device; nothing for a plain function."""
+    own: dict[str, nn.Parameter] = getattr(objective, "parameters", dict)()
+    for parameter in own.values():
+        parameter.data = parameter.data.to(device)
+    return own
 
 
 @contextlib.contextmanager

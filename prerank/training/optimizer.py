@@ -47,9 +47,11 @@ class Optimizer:
 
     counts   {vocabulary: train counts}; needed for groups with `count_power`
     rows     rows (lists) of a batch, whose mean the loss is; FTRL-Proximal wants to know
+    apart    parameters that are not the model's: the objective's own; they have the plain rate and no decay
     """
 
-    def __init__(self, model: nn.Module, settings: Settings, counts: Mapping[str, Tensor], rows: int = 1) -> None:
+    def __init__(self, model: nn.Module, settings: Settings, counts: Mapping[str, Tensor], rows: int = 1, *,
+                 apart: Mapping[str, nn.Parameter] | None = None) -> None:  # fmt: skip
         tables = _row_counts(model, counts)
         big = {n for n, rows in tables.items() if len(rows) >= settings.sparse_from}
         module: Any
@@ -69,6 +71,9 @@ class Optimizer:
                 self.row_decay.append((p, _row_factors(tables[name], group.count_power).to(p.device) * l2))
                 l2 = 0.0
             groups.append({"params": [p], "lr": settings.lr if group is None or group.lr is None else group.lr, "weight_decay": l2})
+        for name, p in (apart or {}).items():
+            self.names[id(p)] = f"objective.{name}"
+            groups.append({"params": [p], "lr": settings.lr, "weight_decay": 0.0})
         self.dense = _dense(_merged(groups), settings, rows)
         self.rowwise = RowwiseAdagrad(sparse, settings.sparse_lr) if sparse else None
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
-from prerank.batch import Output, Stage
-from prerank.losses import LossTerm, Objective, logloss
+from prerank.batch import Batch, Output, Stage
+from prerank.losses import LossTerm, Objective, Term, logloss
 from tests.conftest import small_batch, small_model
 
 
@@ -40,3 +41,37 @@ def test_a_term_sees_only_its_stages() -> None:
 def test_an_objective_needs_a_term() -> None:
     with pytest.raises(ValueError, match="at least one term"):
         Objective([])
+
+
+def test_without_stages_in_the_data_every_candidate_is_an_impression() -> None:
+    logits = torch.tensor([[[0.3], [-1.0]]])
+    batch = Batch(user={}, item={}, user_index=torch.zeros(1).long(), item_index=torch.zeros(1, 2).long(), labels=torch.ones(1, 2, 1),
+                  where=torch.ones(1, 2).bool())  # fmt: skip
+    shown = LossTerm("logloss", logloss, stages=(Stage.IMPRESSION,))
+    drawn = LossTerm("logloss", logloss, stages=(Stage.RANDOM,))
+    assert shown(batch, Output(logits)).item() > 0
+    assert drawn(batch, Output(logits)).item() == 0
+
+
+def test_terms_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="objective: every term needs a name of its own; got logloss, logloss"):
+        Objective([LossTerm("logloss", logloss), LossTerm("logloss", logloss)])
+
+
+class Learned(Term):
+    """A term with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("learned")
+        self.scale = nn.Parameter(torch.tensor(3.0))
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return {"scale": self.scale}
+
+    def __call__(self, batch: Batch, output: Output) -> torch.Tensor:
+        return self.scale.square()
+
+
+def test_what_terms_learn_has_their_name() -> None:
+    term = Learned()
+    assert Objective([LossTerm("logloss", logloss), term]).parameters() == {"learned.scale": term.scale}

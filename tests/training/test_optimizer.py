@@ -108,3 +108,15 @@ def test_tables_above_the_line_alone_are_updated_row_by_row(name: str) -> None:
         optimizer.step()
     still = [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
     assert [n for n in still if not n.endswith("linear.bias")] == []
+
+
+def test_parameters_apart_have_the_plain_rate_no_decay_and_a_state() -> None:
+    model, own = small_model("mf"), torch.nn.Parameter(torch.tensor(2.0))
+    settings = Settings(lr=0.1, l2=0.5, groups=(ParameterGroup(match="*", lr=0.01),))
+    optimizer = Optimizer(model, settings, COUNTS, apart={"arf.relaxed": own})
+    own.grad = torch.tensor(4.0)
+    optimizer.step()
+    assert own.item() == pytest.approx(2.0 - 0.1)  # Adam's first step is the rate, whatever the gradient; decay would not show
+    (group,) = (g for g in optimizer.dense.param_groups if any(p is own for p in g["params"]))
+    assert (group["lr"], group["weight_decay"]) == (0.1, 0.0)
+    assert "objective.arf.relaxed/exp_avg" in optimizer.tensors()
