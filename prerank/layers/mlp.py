@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prerank.layers.dropout import Dropout
 from prerank.layers.linear import Linear
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "tanh": nn.Tanh, "leaky_relu": nn.LeakyReLU}
@@ -50,7 +51,7 @@ class FullyConnected(nn.Module):
         # A bias before BatchNorm is subtracted again by it; it stays so that export can fold the two into one.
         self.norm: nn.Module = BatchNorm(outputs) if norm else nn.Identity()
         self.activation = ACTIVATIONS[activation]()
-        self.dropout: nn.Module = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout: nn.Module = Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[.., inputs] -> [.., outputs]."""

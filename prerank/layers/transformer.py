@@ -14,6 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from prerank.layers.dropout import Dropout
 from prerank.layers.linear import Linear
 
 
@@ -37,7 +38,7 @@ class EncoderLayer(nn.Module):
         self.out = Linear(width, width)
         self.before_network = nn.LayerNorm(width)
         self.network = nn.Sequential(Linear(width, feed_forward), nn.ReLU(), Linear(feed_forward, width))
-        self.dropout: nn.Module = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout: nn.Module = Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """[rows, L, D], [rows, L] -> [rows, L, D]; no token reads one that is False in the mask."""

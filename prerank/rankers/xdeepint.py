@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from prerank.layers import Embeddings, Linear
+from prerank.layers.dropout import Dropout
 from prerank.rankers.ranker import Ranker, id_product, pair_shape
 from prerank.schema import Schema
 
@@ -30,7 +31,7 @@ class XDeepIntNetwork(nn.Module):
         rows = fields * subspaces
         self.subspaces = subspaces
         self.layers = nn.ModuleList(Linear(rows, rows, bias=False) for _ in range(layers))
-        self.dropout: nn.Module = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout: nn.Module = Dropout(dropout) if dropout else nn.Identity()
         self.output = Linear(rows, objectives)
 
     def forward(self, fields: Tensor) -> tuple[Tensor, Tensor]:
