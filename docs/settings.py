@@ -24,6 +24,8 @@ from prerank.tuning import Latency, Range, Tune
 
 MODELS: dict[str, type[BaseModel]] = {
     "run": config.Config, "data": config.Data, "feature": Feature, "label": config.Label, "split": config.Split, "derive": config.Derived,
+    "stage": config.StageColumn, "teacher": config.Teacher, "ecpm": config.Ecpm, "lists": config.Lists, "take": config.Take,
+    "evaluation": config.Evaluation,
     "objective": config.TermConfig, "training": config.Training, "optimizer": config.Optimizer, "groups": config.ParameterGroup,
     "tune": Tune, "range": Range, "latency": Latency,
 }  # fmt: skip
@@ -151,6 +153,8 @@ def _value(value: Any) -> str:
         return "–"
     if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
         return "`[{loss: logloss}]`"
+    if isinstance(value, dict):
+        return f"`{{{', '.join(f'{k}: {v}' for k, v in value.items())}}}`"
     return f"`{_cell(_plain(value))}`" if value is not None else "–"
 
 

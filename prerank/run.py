@@ -172,7 +172,7 @@ def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:
             f"run folder '{folder}': holds a run already; continue it with --resume, replace it with --overwrite, or set output"
         )
     old, new = load(before), config
-    for part in ("data", "model", "objective", "training"):
+    for part in ("data", "model", "objective", "training", "evaluation"):
         if getattr(old, part) != getattr(new, part):
             raise ConfigError(f"run folder '{folder}': was started with another '{part}' section; resume needs the same one ({before})")
 

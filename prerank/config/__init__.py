@@ -9,22 +9,30 @@ from prerank.config.data import Data, Derived, Label, Split
 from prerank.config.errors import ConfigError, nearest
 from prerank.config.file import checked, dump, load, override, parse, put, read
 from prerank.config.run import Config, Model, Optimizer, ParameterGroup, TermConfig, Training
+from prerank.config.stages import Ecpm, Evaluation, Lists, StageColumn, Take, Teacher, monitored
 
 __all__ = [
     "Config",
     "ConfigError",
     "Data",
     "Derived",
+    "Ecpm",
+    "Evaluation",
     "Label",
+    "Lists",
     "Model",
     "Optimizer",
     "ParameterGroup",
     "Split",
+    "StageColumn",
+    "Take",
+    "Teacher",
     "TermConfig",
     "Training",
     "checked",
     "dump",
     "load",
+    "monitored",
     "nearest",
     "override",
     "parse",

@@ -8,39 +8,46 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from prerank.config.errors import ConfigError, sentence
+from prerank.config.stages import Ecpm, StageColumn, Teacher, unset
 from prerank.config.strict import Strict
 from prerank.schema import Feature, Schema
 
 
 class Label(Strict):
-    """How one label column is made from the log: exactly one of the four ways."""
+    """How one label column is made from the log: exactly one of the five ways.
+
+    `impressed` is a column that every log has: 1 for impressions, 0 for candidates of earlier stages (a log's own of that name wins).
+    """
 
     rule: str | None = Field(None, description="a condition: 'rating > 3'; true is 1")
     column: str | None = Field(None, description="a numeric column as it is")
     weighted: dict[str, float] | None = Field(None, description="weighted sum of columns")
     levels: tuple[str, ...] | None = Field(None, description="ordered feedback, weakest first: highest level reached")
+    ecpm: Ecpm | None = Field(None, exclude_if=unset, description="a bid times a column: {bid: bid, of: is_click}")
 
     @model_validator(mode="after")
     def _one_way(self) -> Label:
-        given = [n for n in ("rule", "column", "weighted", "levels") if getattr(self, n) is not None]
+        given = [n for n in ("rule", "column", "weighted", "levels", "ecpm") if getattr(self, n) is not None]
         if len(given) != 1:
-            raise ValueError(f"a label needs exactly one of rule, column, weighted, levels; got {', '.join(given) or 'none'}")
+            raise ValueError(f"a label needs exactly one of rule, column, weighted, levels, ecpm; got {', '.join(given) or 'none'}")
         return self
 
     def columns(self) -> list[str]:
         """The log columns it names directly (those of a rule are found when it is parsed)."""
         if self.column:
             return [self.column]
+        if self.ecpm:
+            return [self.ecpm.bid, self.ecpm.of]
         return list(self.weighted or self.levels or ())
 
 
 class Split(Strict):
     """Which rows are for fitting, for choosing, and for the one last look."""
 
-    kind: Literal["random", "time", "user", "column"] = "random"
+    kind: Literal["random", "time", "user", "request", "column"] = "random"
     column: str | None = Field(None, description="column: an integer column, 0 train, 1 validation, 2 test")
     validation: float | str = Field(
-        0.1, description="random, user: a fraction of all rows (users); time: first moment of validation, or a fraction"
+        0.1, description="random, user, request: a fraction of all rows (users, requests); time: first moment of validation, or a fraction"
     )
     test: float | str = Field(0.2, description="as validation; validation comes before test in time")
     seed: int = Field(0, ge=0, lt=2**32)
@@ -95,6 +102,11 @@ class Data(Strict):
     time: str | None = Field(None, description="column of the event's time: integer (s, ms, us told by size) or datetime")
     request: str | None = Field(None, description="column that names the request; groups GAUC and lists")
     drop: str | None = Field(None, description="rows where this condition holds are dropped: 'rating = 3'")
+    explode: tuple[str, ...] = Field((), exclude_if=unset, description="list columns of equal length: one row an entry")
+    stage: StageColumn | None = Field(None, exclude_if=unset, description="how far each row came; none: all rows are impressions")
+    teacher: Teacher | None = Field(None, exclude_if=unset, description="a soft label for distillation")
+    bid: str | None = Field(None, exclude_if=unset, description="column, not negative")
+    candidates: str | None = Field(None, exclude_if=unset, description="table of more candidates: user, item, stage (request, time)")
     labels: dict[str, Label] = Field(default_factory=dict)
     split: Split = Split()
     derive: tuple[Derived, ...] = ()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from prerank.config.data import Data
+from prerank.config.stages import Evaluation, Lists, monitored
 from prerank.config.strict import Strict
 
 
@@ -75,7 +76,7 @@ class Training(Strict):
     optimizer: Optimizer = Optimizer()
     seed: int = Field(0, ge=0, lt=2**32)
     patience: int = Field(3, ge=1, description="epochs without a better validation metric before stopping")
-    monitor: Literal["auc", "gauc", "logloss"] = Field("auc", description="validation metric that chooses the epoch")
+    monitor: str = Field("auc", description="validation metric that chooses the epoch: auc, gauc, logloss, recall@K, ndcg@K")
     clip: float | None = Field(None, gt=0, description="gradient norm is clipped to this")
     average: Beta | None = Field(None, description="decay of averaged weights, which are then validated, kept and served; null: none")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast")
@@ -88,6 +89,13 @@ class Training(Strict):
     shuffle: Literal["auto", "full", "blocks", "none"] = Field("auto", description="blocks: bounded memory for logs larger than it")
     checkpoint_seconds: float = Field(120.0, gt=0, description="seconds between checkpoints inside an epoch")
     freeze_after_first_epoch: bool = Field(False, description="LEAKY reproduction only: the released code's eval-mode quirk")
+    lists: Lists | None = Field(None, description="learn from lists of candidates, not from single impressions; batch_size counts lists")
+
+    @field_validator("monitor")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        monitored(value)
+        return value
 
 
 class Config(Strict):
@@ -98,5 +106,14 @@ class Config(Strict):
     model: Model = Model()
     objective: tuple[TermConfig, ...] = (TermConfig(loss="logloss"),)
     training: Training = Training()
+    evaluation: Evaluation | None = Field(None, description="the candidate pool of recall@K and ndcg@K")
     output: str = Field("runs/prerank", description="folder of the run: config, checkpoints, metrics")
     leaky: str | None = Field(None, description="why this protocol leaks; set, every table says LEAKY")
+
+    @model_validator(mode="after")
+    def _monitors_what_it_measures(self) -> Config:
+        wanted = monitored(self.training.monitor)
+        if wanted and (self.evaluation is None or wanted[1] not in self.evaluation.at):
+            at = "there is none" if self.evaluation is None else f"it is {list(self.evaluation.at)}"
+            raise ValueError(f"training.monitor: '{self.training.monitor}' needs {wanted[1]} in evaluation.at; {at}")
+        return self

@@ -8,7 +8,7 @@ Two lines from settings to batches:
 Every wrong file, setting or value is a `DataError` that names it.
 """
 
-from prerank.data.dataset import Dataset
+from prerank.data.dataset import ALL, IMPRESSIONS, Dataset
 from prerank.data.encoder import ENCODERS, Encoder
 from prerank.data.errors import DataError
 from prerank.data.loader import Loader
@@ -16,4 +16,4 @@ from prerank.data.lookup import Lookup
 from prerank.data.prepare import prepare
 from prerank.data.table import Table
 
-__all__ = ["ENCODERS", "DataError", "Dataset", "Encoder", "Loader", "Lookup", "Table", "prepare"]
+__all__ = ["ALL", "ENCODERS", "IMPRESSIONS", "DataError", "Dataset", "Encoder", "Loader", "Lookup", "Table", "prepare"]

@@ -9,6 +9,7 @@ What `prepare` returns; opening one reads little more than its description:
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from prerank.batch import Columns
+from prerank.batch import Columns, Stage
 from prerank.data import encoder
 from prerank.data.columns import file_of, open_column
 from prerank.data.errors import DataError
@@ -25,6 +26,8 @@ from prerank.data.split import NAMES
 from prerank.schema import Schema
 
 Side = Literal["user", "item"]
+IMPRESSIONS: tuple[Stage, ...] = (Stage.IMPRESSION,)
+ALL: tuple[Stage, ...] = tuple(Stage)
 
 
 class Dataset:
@@ -39,6 +42,7 @@ class Dataset:
     user_row, item_row    int32 [R] log row -> row of users, items
     user_key, item_key    int64 [R] equal for log rows with equal columns of the side; None when the entity decides them all
     labels float32 [R, T];  split uint8 [R];  ts int64 [R] ms or None;  request int64 [R] or None
+    stage int8 [R] or None: all rows are impressions;  teacher float32 [R], NaN where missing, or None;  bid float32 [R] or None
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -63,14 +67,24 @@ class Dataset:
         self.user_row, self.item_row = self._open("user_row.npy"), self._open("item_row.npy")
         self.labels, self.split = self._open("labels.npy"), self._open("split.npy")
         self.ts, self.request = self._optional("ts.npy"), self._optional("request.npy")
+        self.stage, self.teacher, self.bid = (self._optional(f"{name}.npy") for name in ("stage", "teacher", "bid"))
         self.user_key, self.item_key = self._optional("user_key.npy"), self._optional("item_key.npy")
         self._rows = {name: self._open(f"rows/{name}.npy") for name in NAMES}
+        self._every = {name: self._optional(f"rows/{name}-every.npy") for name in NAMES}
 
-    def rows(self, split: str) -> NDArray[np.int64]:
-        """Log rows of train, validation or test, ascending. Raises DataError for another name.  # [n]"""
+    def rows(self, split: str, stages: Collection[Stage] | None = IMPRESSIONS) -> NDArray[np.int64]:
+        """Log rows of train, validation or test, ascending: its impressions, or the rows of other stages too (None, ALL: of every stage).
+
+        Raises DataError for another split.  # [n]
+        """
         if split not in self._rows:
             raise DataError(f"split must be one of {', '.join(self._rows)}; got '{split}'")
-        return self._rows[split]
+        wanted, every = set(ALL if stages is None else stages), self._every[split]
+        if wanted == set(IMPRESSIONS) or (every is None and Stage.IMPRESSION in wanted):
+            return self._rows[split]
+        if every is None or self.stage is None:
+            return np.empty(0, np.int64)
+        return every if wanted == set(ALL) else every[np.isin(self.stage[every], [int(s) for s in wanted])]
 
     def interactions(self, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Rows of both id vocabularies, and how many labels are positive, of a split's log rows.  # [n], [n], [n]"""
