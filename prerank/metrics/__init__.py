@@ -15,7 +15,9 @@ from prerank.metrics.bootstrap import (
     mean_interval,
     paired,
     resampled,
+    resampled_means,
 )
+from prerank.metrics.cascade import Simulated, joint_recall, simulate
 from prerank.metrics.classification import (
     Auc,
     Reliability,
@@ -30,10 +32,22 @@ from prerank.metrics.classification import (
     row_losses,
     sigmoid,
 )
+from prerank.metrics.consistency import (
+    Agreement,
+    ecpm,
+    hit_ratio_ecpm,
+    kendall,
+    overlap,
+    rbo,
+    regret,
+    stage_recall,
+    weighted_tau,
+)
 from prerank.metrics.ranking import Grouped, gauc, hit_rate, mean_average_precision, mrr, ndcg, recall
 from prerank.metrics.summary import Metrics, evaluate
 
 __all__ = [
+    "Agreement",
     "Auc",
     "Difference",
     "Grouped",
@@ -41,28 +55,40 @@ __all__ = [
     "Metrics",
     "Reliability",
     "Resampled",
+    "Simulated",
     "auc",
     "auc_interval",
     "brier",
     "calibration_ratio",
     "ece",
+    "ecpm",
     "evaluate",
     "gauc",
     "grouped_interval",
     "hit_rate",
+    "hit_ratio_ecpm",
     "interval",
+    "joint_recall",
+    "kendall",
     "logloss",
     "logloss_interval",
     "mean_average_precision",
     "mean_interval",
     "mrr",
     "ndcg",
+    "overlap",
     "paired",
+    "rbo",
     "recall",
+    "regret",
     "rela_impr",
     "reliability",
     "resampled",
+    "resampled_means",
     "roc",
     "row_losses",
     "sigmoid",
+    "simulate",
+    "stage_recall",
+    "weighted_tau",
 ]

@@ -5,6 +5,7 @@
     grouped_interval(grouped)                    users or requests resampled
     paired(a, b, labels, groups=users)           is model a better than model b on the same rows?
     resampled(models, labels, ...)               the same for every pair of several models
+    resampled_means({name: grouped, ...})        grouped metrics of the same groups, each with its interval
 
 A resample is a vector of counts, Poisson(1) for each unit (the large-n limit of drawing n of n with
 replacement; Chamandy et al. 2012), so nothing is copied or sorted again. Rows of one user are not
@@ -55,6 +56,10 @@ class Resampled:
 
     values: dict[str, float]
     drawn: dict[str, Floats]
+
+    def interval(self, name: str, level: float = 0.95) -> Interval:
+        """Percentile interval of one model's metric. Raises ValueError when it has no value in any resample."""
+        return _percentiles(self.drawn[name], level)
 
     def difference(self, a: str, b: str, level: float = 0.95) -> Difference:
         """Model a minus model b."""
@@ -159,6 +164,31 @@ def resampled(
     ones = np.ones(units)
     drawn = _draw(lambda counts: tuple(s(counts) for s in statistics), units, resamples, seed)
     return Resampled({name: s(ones) for name, s in zip(models, statistics, strict=True)}, dict(zip(models, drawn.T, strict=True)))
+
+
+def resampled_means(models: Mapping[str, Grouped], *, resamples: int = 1000, seed: int = 0) -> Resampled:
+    """Grouped metrics on the same resamples of their groups: intervals of each, and of the difference of any two.
+
+    All must have the same groups. One matrix product for all metrics and resamples, in blocks of bounded size.
+    Raises ValueError when the numbers of groups differ, or there are fewer than two resamples.
+    """
+    if resamples < 2:
+        raise ValueError(f"bootstrap: resamples must be at least 2, got {resamples}")
+    sizes = {name: len(g.values) for name, g in models.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"bootstrap: metrics must have the same groups, got {sizes}")
+    units = next(iter(sizes.values()), 0)
+    weights = np.stack([np.where(np.isnan(g.values), 0.0, g.weights) for g in models.values()], axis=1)  # [G, metrics]
+    values = np.stack([np.nan_to_num(g.values) for g in models.values()], axis=1)
+    both = np.concatenate([weights * values, weights], axis=1)
+    rng, drawn = np.random.default_rng(seed), []
+    at_a_time = max(1, (1 << 23) // max(units, 1))
+    for first in range(0, resamples, at_a_time):
+        many = min(at_a_time, resamples - first)
+        sums = _poisson(rng, many * units).reshape(many, units) @ both
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn.append(sums[:, : len(models)] / sums[:, len(models) :])
+    return Resampled({name: g.value for name, g in models.items()}, dict(zip(models, np.concatenate(drawn).T, strict=True)))
 
 
 def _mean_of(values: Floats) -> Statistic:

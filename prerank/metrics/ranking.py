@@ -65,7 +65,7 @@ def gauc(scores: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> Grouped:
     if not np.isin(y, (0.0, 1.0)).all():
         row = int((~np.isin(y, (0.0, 1.0))).argmax())
         raise ValueError(f"gauc: labels must be 0 or 1, first other at row {row}: {y[row]:g}")
-    group = _dense("gauc", groups, len(s))
+    group = dense("gauc", groups, len(s))
     order = np.lexsort((s, group))
     s, y, group = s[order], y[order], group[order]
     size = np.bincount(group)  # [G]
@@ -178,7 +178,7 @@ class _Ranked:
 def _ranked(metric: str, scores: ArrayLike, labels: ArrayLike, k: int | None, where: ArrayLike | None, groups: ArrayLike | None) -> _Ranked:
     if k is not None and k < 1:
         raise ValueError(f"{metric}: k must be at least 1, got {k}")
-    s, y, group = _flat(metric, scores, labels, where, groups)
+    s, y, group = flat(metric, scores, labels, where, groups)
     order = np.lexsort((y, -s, group))  # inside a tie the positives come last
     group = group[order]
     size = np.bincount(group)
@@ -187,7 +187,7 @@ def _ranked(metric: str, scores: ArrayLike, labels: ArrayLike, k: int | None, wh
     return _Ranked(y[order], group, rank, first, k or int(size.max()))
 
 
-def _flat(
+def flat(
     metric: str, scores: ArrayLike, labels: ArrayLike, where: ArrayLike | None, groups: ArrayLike | None
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Rows [n] and their dense list numbers, from padded lists or from groups."""
@@ -196,19 +196,21 @@ def _flat(
         if where is not None or len(shape) != 1:
             raise ValueError(f"{metric}: groups belong to flat rows, got scores of shape {shape}")
         s, y = pair(metric, "scores", scores, labels)
-        return s, y, _dense(metric, groups, len(s))
+        return s, y, dense(metric, groups, len(s))
     if len(shape) != 2 or np.shape(labels) != shape:
         raise ValueError(f"{metric}: needs lists [B, C] or flat rows with groups, got scores {shape} and labels {np.shape(labels)}")
     keep = np.ones(shape, bool) if where is None else np.asarray(where, bool)
     if keep.shape != shape:
         raise ValueError(f"{metric}: where must have the scores' shape {shape}, got {keep.shape}")
     s, y = pair(metric, "scores", np.asarray(scores)[keep], np.asarray(labels)[keep])
-    return s, y, _dense(metric, np.nonzero(keep)[0], len(s))
+    return s, y, dense(metric, np.nonzero(keep)[0], len(s))
 
 
-def _dense(metric: str, groups: ArrayLike, rows: int) -> NDArray[np.int64]:
+def dense(metric: str, groups: ArrayLike, rows: int) -> NDArray[np.int64]:
     """Any group names [n] -> numbers 0 .. G-1, in the order of the names."""
     names = np.asarray(groups).reshape(-1)
     if len(names) != rows:
         raise ValueError(f"{metric}: groups and scores must be equally long, got {len(names)} and {rows}")
+    if names.dtype.kind in "iu" and (names[1:] >= names[:-1]).all():  # already in order: no sort
+        return np.cumsum(np.r_[0, names[1:] != names[:-1]][: len(names)])
     return np.unique(names, return_inverse=True)[1].astype(np.int64)

@@ -135,3 +135,31 @@ def test_bad_input_is_named():
         metrics.auc_interval(scores, labels, resamples=1)
     with pytest.raises(ValueError, match="no value in any resample"):
         metrics.grouped_interval(metrics.Grouped(np.array([np.nan]), np.array([1.0])))
+
+
+def test_means_on_the_same_resamples_are_the_bootstrap_of_each():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 400))
+    values[0, :50] = np.nan
+    grouped = {"a": metrics.Grouped(values[0], np.ones(400)), "b": metrics.Grouped(values[1], rng.random(400))}
+    found = metrics.resampled_means(grouped, resamples=2000, seed=1)
+    for name, g in grouped.items():
+        alone, together = metrics.grouped_interval(g, resamples=2000), found.interval(name)
+        assert found.values[name] == g.value
+        width = alone.high - alone.low
+        assert (together.low, together.high) == pytest.approx((alone.low, alone.high), abs=0.15 * width)
+
+
+def test_paired_means_cancel_what_is_shared():
+    hard = np.random.default_rng(0).normal(size=300)
+    grouped = {"a": metrics.Grouped(hard + 0.1, np.ones(300)), "b": metrics.Grouped(hard, np.ones(300))}
+    better = metrics.resampled_means(grouped, resamples=200).difference("a", "b")
+    assert (better.value, better.low, better.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_means_of_other_groups_are_refused():
+    grouped = {"a": metrics.Grouped(np.zeros(2), np.ones(2)), "b": metrics.Grouped(np.zeros(3), np.ones(3))}
+    with pytest.raises(ValueError, match=r"bootstrap: metrics must have the same groups, got \{'a': 2, 'b': 3\}"):
+        metrics.resampled_means(grouped)
+    with pytest.raises(ValueError, match="bootstrap: resamples must be at least 2, got 1"):
+        metrics.resampled_means(grouped, resamples=1)
