@@ -35,13 +35,14 @@ class Dataset:
 
     path, fingerprint, schema
     sizes                 {vocabulary: rows of its table}
-    counts                {vocabulary: int64 [rows]} occurrences in train rows of the log
+    counts                {vocabulary: int64 [rows]} occurrences in train impressions;  counts_every   in train rows of every stage
     encoders              {feature: Encoder}
     log, users, items     {feature: column}: by log row; by user; by item
     user_ids, item_ids    raw ids of the rows of users and items
     user_row, item_row    int32 [R] log row -> row of users, items
     user_key, item_key    int64 [R] equal for log rows with equal columns of the side; None when the entity decides them all
     labels float32 [R, T];  split uint8 [R];  ts int64 [R] ms or None;  request int64 [R] or None
+    logged                rows of the log; those after them are of the table of candidates, which has ids but no columns of the log
     stage int8 [R] or None: all rows are impressions;  teacher float32 [R], NaN where missing, or None;  bid float32 [R] or None
     """
 
@@ -52,6 +53,7 @@ class Dataset:
             described = json.loads((self.path / "dataset.json").read_text())
             self.schema = Schema.model_validate(described["schema"])
             self.fingerprint: str = described["fingerprint"]
+            made: int = described.get("made", 0)
             self.user_ids = pl.read_parquet(self.path / "user_ids.parquet")["id"]
             self.item_ids = pl.read_parquet(self.path / "item_ids.parquet")["id"]
         except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
@@ -63,12 +65,15 @@ class Dataset:
         self.items = {f.name: self._open(f"items/{file_of(f.name)}") for f in features if f.side == "item"}
         owners = [f.name for f in features if f.embedded and f.share is None]
         self.counts = {name: self._open(f"counts/{file_of(name)}") for name in owners}
+        every = (self.path / "counts-every").exists()
+        self.counts_every = {n: self._open(f"counts-every/{file_of(n)}") for n in owners} if every else self.counts
         self.sizes = {name: len(counts) for name, counts in self.counts.items()}
         self.user_row, self.item_row = self._open("user_row.npy"), self._open("item_row.npy")
         self.labels, self.split = self._open("labels.npy"), self._open("split.npy")
         self.ts, self.request = self._optional("ts.npy"), self._optional("request.npy")
         self.stage, self.teacher, self.bid = (self._optional(f"{name}.npy") for name in ("stage", "teacher", "bid"))
         self.user_key, self.item_key = self._optional("user_key.npy"), self._optional("item_key.npy")
+        self.logged = len(self.split) - made
         self._rows = {name: self._open(f"rows/{name}.npy") for name in NAMES}
         self._every = {name: self._optional(f"rows/{name}-every.npy") for name in NAMES}
 

@@ -20,14 +20,16 @@ class Entities:
     """One side's entities.
 
     ids      [n] raw ids;   lookup   raw id -> row
-    train    int64 [n] train rows of the log of each
+    train    int64 [n] train rows of the log of each;   shown   of these, impressions
     """
 
-    def __init__(self, table: Table | None, column: str, features: list[str], seen: pl.DataFrame, train: pl.DataFrame) -> None:
+    def __init__(self, table: Table | None, column: str, features: list[str], seen: pl.DataFrame, train: pl.DataFrame,
+                 shown: pl.DataFrame | None = None) -> None:  # fmt: skip
         """Raises DataError when the table's ids are missing, of another type than the log's, or not unique.
 
         features      columns of the table that will be asked for
         seen, train   columns value and count: the raw ids in all rows and in train rows of the log
+        shown         in train rows that are impressions; default: all of them
         """
         dtype = seen["value"].dtype
         self._frame = None
@@ -39,8 +41,13 @@ class Entities:
             self.ids = pl.concat([own, rest])
         self.ids = self.ids.alias("id")
         self.lookup = Lookup(self.ids)
-        self.train = np.zeros(len(self.ids), np.int64)
-        self.train[self.lookup.find(train["value"])] = train["count"].to_numpy()
+        self.train = self._counted(train)
+        self.shown = self.train if shown is None else self._counted(shown)
+
+    def _counted(self, counts: pl.DataFrame) -> NDArray[np.int64]:
+        found = np.zeros(len(self.ids), np.int64)
+        found[self.lookup.find(counts["value"])] = counts["count"].to_numpy()
+        return found
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,7 +1,7 @@
-"""What happened, as numbers to learn: a condition, a column, a weighted sum, or the highest level reached.
+"""What happened, as numbers to learn: a condition, a column, a weighted sum, the highest level reached, or a bid times a column.
 
 Conditions are SQL over the log's columns (`rating > 3`, `rating == 3`, `is_click = 1 AND play_ms > 7000`);
-polars parses and evaluates them.
+polars parses and evaluates them. `impressed` is a column that every log has, unless it has one of that name itself.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from prerank.batch import Stage
 from prerank.config import Label
 from prerank.data.errors import DataError
+from prerank.data.stages import not_negative
 from prerank.data.table import Table
 from prerank.data.values import Place, as_type, row
+
+IMPRESSED = "impressed"
+Stages = NDArray[np.int8]
 
 
 class Condition:
@@ -56,6 +61,8 @@ class Labels:
         self.columns: list[str] = []
         for name, setting in settings.items():
             wanted = self._conditions[name].columns if name in self._conditions else setting.columns()
+            if setting.rule is None and IMPRESSED not in log.columns:
+                wanted = [c for c in wanted if c != IMPRESSED]
             problems += [p for c in wanted if (p := log.problem(c, f"label '{name}'"))]
             self.columns += [c for c in wanted if c not in self.columns]
         if problems:
@@ -66,11 +73,16 @@ class Labels:
         """The columns that conditions read: their own types matter."""
         return [column for condition in self._conditions.values() for column in condition.columns]
 
-    def compute(self, frame: pl.DataFrame, place: Place = row) -> NDArray[np.float32]:
-        """Frame with `columns`, n rows -> float32 [n, T]. Raises DataError naming the first row without a value."""
+    def compute(self, frame: pl.DataFrame, place: Place = row, stage: Stages | None = None) -> NDArray[np.float32]:
+        """Frame with `columns`, n rows -> float32 [n, T]. Raises DataError naming the first row without a value, or with a negative bid.
+
+        stage   [n], None: all are impressions; a candidate of another stage that has no value has 0
+        """
         out = np.empty((len(frame), len(self.settings)), np.float32)
+        impressed = np.ones(len(frame)) if stage is None else (stage == Stage.IMPRESSION).astype(np.float64)
         for t, (name, setting) in enumerate(self.settings.items()):
-            values = self._one(name, setting, frame, place)
+            values = self._one(name, setting, frame, impressed, place)
+            values = np.where(np.isnan(values) & (impressed == 0), 0.0, values)
             bad = np.flatnonzero(~np.isfinite(values))
             if len(bad):
                 count = "1 row has" if len(bad) == 1 else f"{len(bad)} rows have"
@@ -78,10 +90,15 @@ class Labels:
             out[:, t] = values
         return out
 
-    def _one(self, name: str, setting: Label, frame: pl.DataFrame, place: Place) -> NDArray[np.float64]:
+    def _one(self, name: str, setting: Label, frame: pl.DataFrame, impressed: NDArray[np.float64], place: Place) -> NDArray[np.float64]:
         if name in self._conditions:
             return _floats(self._conditions[name].matches(frame).cast(pl.Float64))
-        columns = {c: _floats(as_type(frame[c], pl.Float64(), f"label '{name}', column '{c}'", place)) for c in setting.columns()}
+        columns = {
+            c: _floats(as_type(frame[c], pl.Float64(), f"label '{name}', column '{c}'", place)) if c in frame.columns else impressed
+            for c in setting.columns()
+        }
+        if setting.ecpm is not None:
+            return not_negative(columns[setting.ecpm.bid], f"label '{name}', bid '{setting.ecpm.bid}'", place) * columns[setting.ecpm.of]
         if setting.weighted is not None:
             return np.sum([w * columns[c] for c, w in setting.weighted.items()], axis=0)
         if setting.levels is not None:

@@ -44,7 +44,7 @@ class Distinct:
     def __init__(self, entities: int) -> None:
         self._slot = np.zeros(entities, np.int64)
 
-    def __call__(self, rows: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def __call__(self, rows: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """rows [B] -> (positions [U] of one row of each kind, inverse [B] in [0, U))"""
         here = np.arange(len(rows))
         self._slot[rows] = here

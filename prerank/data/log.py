@@ -1,6 +1,7 @@
 """The log as preparation sees it: kept rows only, in batches, each with its number, its time and the derived columns.
 
-Rows where `drop` holds and exact duplicates are gone; every walk gives the same rows in the same order.
+Rows where `drop` holds and exact duplicates are gone; every walk gives the same rows in the same order. After the log's own rows
+come those of the table of candidates, where there is one; columns that it does not have are missing there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Events:
     frame     [n] the columns asked for
     numbers   int64 [n] row numbers in the log as it is on disk, from 0
     first     position of the first row among all kept rows
+    made      rows of the table of candidates: nothing of them was logged
     """
 
     frame: pl.DataFrame
@@ -33,6 +35,7 @@ class Events:
     first: int
     part: Part
     _local: NDArray[np.int64]
+    made: bool = False
 
     def place(self, position: int) -> str:
         """Where the user finds a row."""
@@ -42,9 +45,12 @@ class Events:
 class Log:
     """Walks over the kept rows of the log's table."""
 
-    def __init__(self, table: Table, data: Data) -> None:
+    def __init__(self, table: Table, data: Data, candidates: Table | None = None) -> None:
         """Raises DataError when the drop rule cannot be read, names a missing column, or when duplicates cannot be found."""
-        self.table = table
+        self.table, self.candidates = table, candidates
+        told = [data.user_id, data.item_id, data.request, data.time, data.split.column, data.bid, "stage"]
+        told += [data.stage.column if data.stage else None, *(data.teacher.columns() if data.teacher else ())]
+        self._told = {c for c in told if c and candidates is not None and c in candidates.columns}
         self._drop = Condition(data.drop, "data.drop") if data.drop else None
         if self._drop:
             table.require(dict.fromkeys(self._drop.columns, "data.drop"))
@@ -72,10 +78,28 @@ class Log:
                 yield Events(frame.select(list(columns)), local + number, first, part, local)
             first += len(local)
             number += n
+        yield from self._made(columns, number, first)
+
+    def _made(self, columns: Mapping[str, pl.DataType | None], number: int, first: int) -> Iterator[Events]:
+        """The rows of the table of candidates: ids, stage, request, time, split, bid and teacher's scores, as far as it has them."""
+        if self.candidates is None:
+            return
+        wanted = {c: self.candidates.typed(c) if c == self.time else None for c in (*columns, "stage") if c in self._told}
+        for part in self.candidates.batches(wanted):
+            n = len(part.frame)
+            missing = [pl.Series(c, [None] * n, dtype=pl.Null) for c in columns if c not in wanted]
+            rows = np.arange(n)
+            yield Events(part.frame.with_columns(missing), rows + number, first, part, rows, made=True)
+            first += n
+            number += n
 
     def times(self, events: Events) -> NDArray[np.int64] | None:
-        """int64 [n] ms, None when the log has no time."""
-        return self.clock.read(events.frame[self.time], events.place) if self.time else None
+        """int64 [n] ms, 0 for candidates without one; None when the log has no time."""
+        if not self.time:
+            return None
+        if events.made and events.frame[self.time].dtype == pl.Null:
+            return np.zeros(len(events.frame), np.int64)
+        return self.clock.read(events.frame[self.time], events.place)
 
     def _first_of_equals(self) -> NDArray[np.bool_]:
         """True for the first of each group of equal rows (over all columns), by 64-bit hashes: about 30 bytes a row of memory.

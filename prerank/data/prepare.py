@@ -24,9 +24,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from prerank.batch import Stage
 from prerank.config import Data
 from prerank.data import derive, encoder
-from prerank.data.columns import file_of
 from prerank.data.dataset import Dataset
 from prerank.data.errors import DataError, writing
 from prerank.data.fit import Walk, fit
@@ -71,8 +71,9 @@ def prepare(data: Data, *, progress: Progress | None = None) -> Dataset:
 
 def fingerprint(sources: Sources) -> str:
     """16 hex digits that change with any file (name, size, time of change) or setting that the columns depend on."""
-    settings = sources.data.model_dump(mode="json", exclude={"recipe", "options", "log", "users", "items", "cache"})
+    settings = sources.data.model_dump(mode="json", exclude={"recipe", "options", "log", "users", "items", "cache", "candidates"})
     tables = [t.stamp() if t else None for t in (sources.log, sources.users, sources.items)]
+    tables += [sources.candidates.stamp()] if sources.candidates else []
     text = json.dumps([FORMAT, settings, tables])  # keys unsorted: the order of labels is the order of the objectives
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -97,17 +98,14 @@ def _build(sources: Sources, mark: str, folder: Path, tick: _Ticker) -> None:
     """Write everything into an empty folder."""
     data = sources.data
     tick.stage("reading the log")
-    log = Log(sources.log, data)
+    log = Log(sources.log, data, sources.candidates)
     splitter = _splitter(log, sources, folder)
     walk = Walk(sources, log, splitter, {})
     if data.derive:
         walk = Walk(sources, log, splitter, _derive(walk))
     fitted = fit(walk, tick)
     tick.stage("writing columns")
-    counts = write(walk, fitted, folder, tick)
-    (folder / "counts").mkdir()
-    for name, array in counts.items():
-        np.save(folder / "counts" / file_of(name), array)
+    write(walk, fitted, folder, tick)
     (folder / "encoders").mkdir()
     encoder.save(fitted.encoders, folder / "encoders")
     described = {
@@ -115,7 +113,7 @@ def _build(sources: Sources, mark: str, folder: Path, tick: _Ticker) -> None:
         "fingerprint": mark,
         "schema": sources.schema.model_dump(mode="json"),
         "log": [f.name for f in sources.by_row()],
-    }
+    } | ({"made": fitted.made} if fitted.made else {})  # fmt: skip
     (folder / "dataset.json").write_text(json.dumps(described))
 
 
@@ -128,6 +126,8 @@ def _splitter(log: Log, sources: Sources, folder: Path) -> Splitter:
     spool = folder / "times"
     with spool.open("wb") as file:
         for events in log.walk({data.time: sources.log_columns()[data.time]}):
+            if events.made:
+                break  # the cuts are the log's own
             times = log.times(events)
             assert times is not None
             file.write(times.data)
@@ -149,7 +149,7 @@ def _derive(walk: Walk) -> dict[str, derive.Statistic | derive.History]:
     log_columns = sources.log_columns() | {d.of: None for d in settings if d.of}
     wanted = {d.by for d in settings} | {d.of for d in settings if d.of}
     raw: dict[str, list[pl.Series]] = {c: [] for c in sorted(wanted)}
-    ts, splits, labels = [], [], []
+    ts, splits, labels, shown = [], [], [], []
     for events in walk.log.walk(log_columns):
         for column, parts in raw.items():
             own = value_type(sources.log.columns[column])
@@ -157,16 +157,19 @@ def _derive(walk: Walk) -> dict[str, derive.Statistic | derive.History]:
         times = walk.log.times(events)
         ts.append(np.zeros(len(events.frame), np.int64) if times is None else times)
         splits.append(walk.split(events, walk.ids(events, "user")))
-        labels.append(sources.labels.compute(events.frame, events.place))
+        stage = walk.stages(events)
+        labels.append(sources.labels.compute(events.frame, events.place, stage))
+        shown.append(np.ones(len(events.frame), bool) if stage is None else stage == Stage.IMPRESSION)
     if not splits:
         raise DataError(f"log '{sources.log.path}': nothing to learn from, no row is kept")
     columns = {c: pl.concat(parts) for c, parts in raw.items()}
-    train, y, when = np.concatenate(splits) == NAMES["train"], np.concatenate(labels), np.concatenate(ts)
+    impression, y, when = np.concatenate(shown), np.concatenate(labels), np.concatenate(ts)
+    train = (np.concatenate(splits) == NAMES["train"]) & impression
     of_label = {n: y[:, t].astype(np.float64) for t, n in enumerate(sources.data.labels)}
     found: dict[str, derive.Statistic | derive.History] = {}
     for d in settings:
         if d.kind == "history":
-            positive = of_label[d.label] > 0 if d.label else np.ones(len(train), bool)
+            positive = impression & (of_label[d.label] > 0) if d.label else impression
             beyond = sources.data.split.kind != "random"
             found[d.name] = derive.history(d, columns[d.by], columns[d.of or ""], when, train, positive, beyond)
         else:

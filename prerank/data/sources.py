@@ -15,6 +15,7 @@ from prerank.config import ConfigError, Data, Derived, nearest
 from prerank.data import split as splitting
 from prerank.data.errors import DataError
 from prerank.data.labels import Labels
+from prerank.data.stages import StageReader
 from prerank.data.table import Table
 from prerank.data.values import value_type
 from prerank.schema import Feature, Schema
@@ -37,6 +38,12 @@ class Sources:
     labels: Labels
     place: dict[str, str]
     derived: dict[str, Derived]
+    candidates: Table | None = None
+
+    @property
+    def staged(self) -> bool:
+        """Whether there may be rows that are no impressions."""
+        return self.data.stage is not None or self.candidates is not None
 
     def table(self, side: Entity) -> Table | None:
         return self.users if side == "user" else self.items
@@ -55,6 +62,7 @@ class Sources:
         columns |= dict.fromkeys([c for c in (data.time, data.request, data.split.column) if c])
         columns |= dict.fromkeys(f.source for f in self.features("log"))
         columns |= dict.fromkeys(d.by for d in self.derived.values())
+        columns |= dict.fromkeys(_of_the_cascade(data))
         told = set(self.labels.conditions) - {data.user_id, data.item_id}
         told |= {data.time} if data.time else set()
         told |= {c for c in columns if self.log.columns[c] == pl.Boolean}
@@ -78,14 +86,17 @@ def find(data: Data) -> Sources:
         schema = data.schema_()
     except ConfigError as error:
         raise DataError(str(error)) from None
-    log = Table(data.log, "log")
+    log = Table(data.log, "log", data.explode)
     users = Table(data.users, "users") if data.users else None
     items = Table(data.items, "items") if data.items else None
     problems = [log.problem(data.user_id, "data.user_id"), log.problem(data.item_id, "data.item_id")]
+    candidates = Table(data.candidates, "candidates") if data.candidates else None
+    problems += [] if candidates is None else _candidate_problems(candidates, data)
+    problems += [log.problem(c, f"data.{what}") for c, what in _of_the_cascade(data).items()]
     optional = {"time": data.time, "request": data.request, "split.column": data.split.column}
     problems += [log.problem(c, f"data.{k}") for k, c in optional.items() if c]
     problems += [t.problem(c, f"data.{n}") for t, c, n in ((users, data.user_id, "user_id"), (items, data.item_id, "item_id")) if t]
-    problems.append(splitting.check(data.split, bool(data.time)))
+    problems.append(splitting.check(data.split, bool(data.time), bool(data.request)))
     derived = {d.name: d for d in data.derive}
     for d in data.derive:
         problems += _derived_problems(d, data, log)
@@ -104,7 +115,22 @@ def find(data: Data) -> Sources:
     found = [p for p in problems if p]
     if found:
         raise DataError("\n".join(found))
-    return Sources(data, schema, log, users, items, labels, place, derived)
+    return Sources(data, schema, log, users, items, labels, place, derived, candidates)
+
+
+def _of_the_cascade(data: Data) -> dict[str, str]:
+    """{column: setting} of stage, teacher and bid."""
+    columns = {data.stage.column: "stage"} if data.stage else {}
+    columns |= dict.fromkeys(data.teacher.columns(), "teacher") if data.teacher else {}
+    return columns | ({data.bid: "bid"} if data.bid else {})
+
+
+def _candidate_problems(candidates: Table, data: Data) -> list[str | None]:
+    """What the table of candidates must have: ids and stage, and the request where the log has one."""
+    needed = {data.user_id: "data.user_id", data.item_id: "data.item_id"}
+    needed[StageReader.of_candidates(data.stage, candidates.columns).column] = "stage"
+    needed |= {data.request: "data.request"} if data.request else {}
+    return [candidates.problem(column, what) for column, what in needed.items()]
 
 
 def _place(f: Feature, data: Data, derived: dict[str, Derived], log: Table, table: Table | None) -> str:

@@ -3,6 +3,7 @@
 random   by a hash of the row's number in the log under the seed: the same on every machine, in any batch size, and
          rows that are dropped move no other row
 user     by a hash of the raw user id: all rows of a user are on one side
+request  by a hash of the raw request: its rows stay together
 time     by moments, or by fractions of the rows in order of time (rows of one instant stay together)
 column   as a column of the log says: 0, 1 or 2
 """
@@ -33,14 +34,19 @@ class Splitter:
         """cuts   time: first ms of validation and of test; see `time_cuts`"""
         self.split, self.cuts = split, cuts
 
-    def assign(self, numbers: NDArray[np.int64], users: pl.Series, ts: NDArray[np.int64] | None) -> NDArray[np.uint8]:
-        """Row numbers [n] in the log, raw user ids [n], times [n] in ms -> uint8 [n]."""
+    def assign(self, numbers: NDArray[np.int64], users: pl.Series, ts: NDArray[np.int64] | None,
+               requests: pl.Series | None = None) -> NDArray[np.uint8]:  # fmt: skip
+        """Row numbers [n] in the log, raw user ids [n], times [n] in ms, raw requests [n] -> uint8 [n]."""
         if self.split.kind == "time":
             assert ts is not None
             assert self.cuts is not None
             first, second = self.cuts
             return np.where(ts >= second, TEST, np.where(ts >= first, VALIDATION, TRAIN)).astype(np.uint8)
-        keys = numbers if self.split.kind == "random" else of_values(users)
+        if self.split.kind == "request":
+            assert requests is not None
+            keys = of_values(requests)
+        else:
+            keys = numbers.view(np.uint64) if self.split.kind == "random" else of_values(users)
         u = uniform(keys, self.split.seed)
         test, validation = float(self.split.test), float(self.split.validation)
         return np.where(u < test, TEST, np.where(u < test + validation, VALIDATION, TRAIN)).astype(np.uint8)
@@ -57,8 +63,10 @@ def by_column(values: pl.Series, place: Place = row) -> NDArray[np.uint8]:
     return split.astype(np.uint8)
 
 
-def check(split: Split, has_time: bool) -> str | None:
+def check(split: Split, has_time: bool, has_request: bool = False) -> str | None:
     """A sentence when the settings cannot be followed."""
+    if split.kind == "request" and not has_request:
+        return "split.kind: request needs data.request, the column that names it"
     if split.kind == "time" and not has_time:
         return "split.kind: time needs data.time, the column of the event's time"
     fractions = [v for v in (split.validation, split.test) if isinstance(v, (int, float))]

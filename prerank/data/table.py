@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from prerank.config import nearest
 from prerank.data.errors import DataError
@@ -36,15 +38,20 @@ _NULLS = ["", "NULL", "null", "NaN", "nan"]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A frame and where it stands in its file (`first` counts rows from 0, a header is none)."""
+    """A frame and where it stands in its file (`first` counts rows from 0, a header is none).
+
+    rows   of a frame whose lists were spread: which row of the file each of its rows was in
+    """
 
     frame: pl.DataFrame
     file: Path
     first: int
+    rows: NDArray[np.int64] | None = None
 
     def place(self, position: int) -> str:
         """Where the user finds a row of the frame."""
-        return f"row {self.first + position + 1} of {self.file.name}"
+        at = position if self.rows is None else int(self.rows[position])
+        return f"row {self.first + at + 1} of {self.file.name}"
 
 
 class Table:
@@ -54,14 +61,21 @@ class Table:
     columns   {name: type} of the first file; CSV types are told from its first rows
     """
 
-    def __init__(self, path: str | Path, role: str) -> None:
-        """role   what the table is to the user: log, users, items. Raises DataError when it cannot be read."""
+    def __init__(self, path: str | Path, role: str, explode: tuple[str, ...] = ()) -> None:
+        """Raises DataError when it cannot be read.
+
+        role      what the table is to the user: log, users, items
+        explode   list columns of equal length, of which each entry becomes a row; the other columns repeat
+        """
         self.role = role
+        self.explode = explode
         self.path = str(path)
         self.files = _files(self.path, role)
         self._parquet = self.files[0].suffix.lower() in (".parquet", ".pq")
         self.rows = 0.0  # Parquet: exact; CSV: estimated from its size, for progress only
         self.columns = self._parquet_types() if self._parquet else self._csv_types()
+        for column in explode:
+            self.columns[column] = self._entry_type(column)
 
     def stamp(self) -> list[tuple[str, int, int]]:
         """(name, size in bytes, change in ns) of every file: what a cache of this table depends on."""
@@ -94,9 +108,9 @@ class Table:
         for file in self.files:
             first = 0
             try:
-                for raw in self._read(file, list(columns)):
-                    part = Part(raw, file, first)
-                    yield Part(self._typed(part, columns), file, first)
+                for raw in self._read(file, list(dict.fromkeys([*columns, *self.explode[:1]]))):
+                    part = self._spread(Part(raw, file, first)) if self.explode else Part(raw, file, first)
+                    yield Part(self._typed(part, columns), file, first, part.rows)
                     first += len(raw)
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{self.role} '{file}': {_reason(error)}") from None
@@ -107,6 +121,32 @@ class Table:
         if not sum(len(f) for f in frames):
             raise DataError(f"{self.role} '{self.path}': has no rows")
         return pl.concat(frames, how="vertical_relaxed", rechunk=True)
+
+    def _spread(self, part: Part) -> Part:
+        """One row an entry of the list columns; empty lists give none. Raises DataError when a row's lists differ in length."""
+        lists = {c: _as_lists(part.frame[c]) for c in self.explode if c in part.frame.columns}
+        lengths = {c: values.list.len().fill_null(0).to_numpy() for c, values in lists.items()}
+        own = lengths[self.explode[0]]
+        for column, found in lengths.items():
+            wrong = np.flatnonzero(found != own)
+            if len(wrong):
+                at = int(wrong[0])
+                both = f"'{self.explode[0]}' has {own[at]}, '{column}' {found[at]}"
+                raise DataError(f"data.explode: lists of a row must be equally long; in {part.place(at)} {both}")
+        rows = np.repeat(np.arange(len(own)), own)
+        some = pl.Series(own > 0)
+        entries = {c: lists[c].filter(some).list.explode() if c in lists else part.frame[c].gather(rows) for c in part.frame.columns}
+        return Part(pl.DataFrame(entries), part.file, part.first, rows)
+
+    def _entry_type(self, column: str) -> pl.DataType:
+        """Type of a list column's entries. Raises DataError when it holds no lists, or does not exist."""
+        problem = self.problem(column, "data.explode")
+        if problem:
+            raise DataError(problem)
+        dtype = self.columns[column]
+        if not isinstance(dtype, pl.List | pl.Array):
+            raise DataError(f"data.explode: column '{column}' must hold lists (as a Parquet file can), it is {dtype}")
+        return dtype.inner() if isinstance(dtype.inner, type) else dtype.inner
 
     def _typed(self, part: Part, columns: Mapping[str, pl.DataType | None]) -> pl.DataFrame:
         """The frame with the types asked for; a CSV's text becomes the type told from its first rows."""
@@ -170,6 +210,10 @@ class Table:
 
     def __repr__(self) -> str:
         return f"<Table {self.role}, {len(self.files)} file{'s' if len(self.files) > 1 else ''}, {len(self.columns)} columns>"
+
+
+def _as_lists(values: pl.Series) -> pl.Series:
+    return values.arr.to_list() if isinstance(values.dtype, pl.Array) else values
 
 
 def _files(path: str, role: str) -> list[Path]:

@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from prerank.batch import Stage
+from prerank.data import stages
 from prerank.data.columns import Writer, file_of
 from prerank.data.encoder import Column
 from prerank.data.fit import Fitted, Tick, Walk
@@ -17,10 +19,11 @@ from prerank.data.hashing import combine, of_values
 from prerank.data.log import Events
 from prerank.data.sources import Entity
 from prerank.data.split import NAMES
-from prerank.data.values import as_type, not_null, value_type
+from prerank.data.values import as_type, value_type
 from prerank.schema import Feature
 
 Counts = dict[str, NDArray[np.int64]]  # {vocabulary: train occurrences of each row}
+IMPRESSIONS, EVERY = "counts", "counts-every"  # folders: in impressions; in rows of every stage, where there are others
 SIDES: tuple[Entity, Entity] = ("user", "item")
 
 
@@ -46,11 +49,11 @@ class Latest:
             column[entities] = columns[name][at]
 
 
-def write(walk: Walk, fitted: Fitted, folder: Path, tick: Tick) -> Counts:
-    """Write log/, users/, items/ and the row arrays. Returns the train counts of every vocabulary row: {vocabulary: [rows]}."""
-    for name in ("log", "users", "items", "rows"):
+def write(walk: Walk, fitted: Fitted, folder: Path, tick: Tick) -> None:
+    """Write log/, users/, items/, the row arrays, and counts/: the train counts of every vocabulary row."""
+    counts = {name: _empty_counts(walk, fitted) for name in (IMPRESSIONS, EVERY)[: 2 if walk.sources.staged else 1]}
+    for name in ("log", "users", "items", "rows", *counts):
         (folder / name).mkdir()
-    counts = _empty_counts(walk, fitted)
     latest = {s: Latest(len(fitted.entities(s)), _missing_of(walk, fitted, s)) for s in SIDES}
     with ExitStack() as stack:
         writers = {name: stack.enter_context(w) for name, w in _writers(walk, fitted, folder).items()}
@@ -58,14 +61,17 @@ def write(walk: Walk, fitted: Fitted, folder: Path, tick: Tick) -> Counts:
         for events in walk.log.walk(walk.sources.log_columns()):
             columns = _batch(walk, fitted, events, counts, latest)
             for split, number in NAMES.items():
-                columns[f"rows/{split}"] = np.flatnonzero(columns["split"] == number) + first
+                every = columns[f"rows/{split}-every"] = np.flatnonzero(columns["split"] == number) + first
+                columns[f"rows/{split}"] = every if "stage" not in columns else every[columns["stage"][every - first] == Stage.IMPRESSION]
             for name, writer in writers.items():
                 writer.append(columns[name])
             first += len(events.frame)
             tick(len(events.frame))
     for side in SIDES:
         _write_entities(walk, fitted, side, latest[side].columns, folder, counts)
-    return counts
+    for name, found in counts.items():
+        for vocabulary, array in found.items():
+            np.save(folder / name / file_of(vocabulary), array)
 
 
 def _writers(walk: Walk, fitted: Fitted, folder: Path) -> dict[str, Writer]:
@@ -78,7 +84,11 @@ def _writers(walk: Walk, fitted: Fitted, folder: Path) -> dict[str, Writer]:
         "split": (np.uint8, (n,)),
     }
     kinds |= {name: (np.int64, (n,)) for name, given in (("ts", data.time), ("request", data.request)) if given}
-    kinds |= {f"rows/{split}": (np.int64, (rows,)) for split, rows in zip(NAMES, fitted.splits, strict=True)}
+    kinds |= {f"rows/{split}": (np.int64, (rows,)) for split, rows in zip(NAMES, fitted.shown, strict=True)}
+    if walk.sources.staged:
+        kinds |= {"stage": (np.int8, (n,))}
+        kinds |= {f"rows/{split}-every": (np.int64, (rows,)) for split, rows in zip(NAMES, fitted.splits, strict=True)}
+    kinds |= {name: (np.float32, (n,)) for name, given in (("teacher", data.teacher), ("bid", data.bid)) if given}
     for f in walk.sources.by_row():
         like = fitted.encoders[f.name].missing()
         kinds[f"log/{f.name}"] = (like.dtype, (n, *like.shape[1:]))
@@ -89,31 +99,40 @@ def _writers(walk: Walk, fitted: Fitted, folder: Path) -> dict[str, Writer]:
     }
 
 
-def _batch(walk: Walk, fitted: Fitted, events: Events, counts: Counts, latest: dict[Entity, Latest]) -> dict[str, Any]:
+def _batch(walk: Walk, fitted: Fitted, events: Events, counts: dict[str, Counts], latest: dict[Entity, Latest]) -> dict[str, Any]:
     """All columns of one batch by the names of their writers; counts and latest values are brought up to date."""
     sources, data = walk.sources, walk.sources.data
     ids = {s: walk.ids(events, s) for s in SIDES}
     ts = walk.log.times(events)
     out: dict[str, Any] = {f"{s}_row": fitted.entities(s).lookup.find(ids[s]).astype(np.int32) for s in SIDES}
-    out["labels"] = sources.labels.compute(events.frame, events.place)
+    stage = walk.stages(events)
+    out["labels"] = sources.labels.compute(events.frame, events.place, stage)
     out["split"] = walk.split(events, ids["user"])
-    train = out["split"] == NAMES["train"]
+    train = (out["split"] == NAMES["train"]) & (not events.made)
+    counted = {IMPRESSIONS: train if stage is None else train & (stage == Stage.IMPRESSION), EVERY: train}
     if ts is not None:
         out["ts"] = ts
     if data.request:
-        out["request"] = _requests(events, data.request, sources.log.columns[data.request])
+        out["request"] = _numbers(walk.requests(events))
+    if stage is not None:
+        out["stage"] = stage
+    if data.teacher:
+        out["teacher"] = stages.teacher(data.teacher, events.frame, events.place)
+    if data.bid:
+        out["bid"] = stages.bid(events.frame[data.bid], events.place)
     encoded = {f.name: fitted.encoders[f.name].encode(walk.values(events, f), events.place) for f in sources.by_row()}
     out |= {f"log/{name}": column for name, column in encoded.items()}
-    for f in sources.by_row():
-        if f.name in counts:
-            counts[f.name] += _bincount(encoded[f.name][train], len(counts[f.name]))
+    for name, found in counts.items():
+        for vocabulary in encoded.keys() & found.keys():
+            found[vocabulary] += _bincount(encoded[vocabulary][counted[name]], len(found[vocabulary]))
     for side in SIDES:
         varying = [encoded[f.name] for f in sources.by_row() if (f.side == "item") == (side == "item")]
         if varying:
             out[f"{side}_key"] = combine([out[f"{side}_row"], *varying])
         last = {n: encoded[n] for n in latest[side].columns if sources.place[n] == "log"}
         last |= {f.name: _serving(walk, fitted, f, events) for f in sources.features("derived") if f.name in latest[side].columns}
-        latest[side].update(out[f"{side}_row"], ts, last)
+        if not events.made:
+            latest[side].update(out[f"{side}_row"], ts, last)
     return out
 
 
@@ -140,7 +159,8 @@ def _by_id(walk: Walk, feature: Feature) -> bool:
     return walk.sources.derived[feature.source].by == (walk.sources.data.user_id if feature.side == "user" else walk.sources.data.item_id)
 
 
-def _write_entities(walk: Walk, fitted: Fitted, side: Entity, latest: dict[str, Column], folder: Path, counts: Counts) -> None:
+def _write_entities(walk: Walk, fitted: Fitted, side: Entity, latest: dict[str, Column], folder: Path,
+                    counts: dict[str, Counts]) -> None:  # fmt: skip
     """users/ or items/: one column a feature, and the raw ids."""
     known = fitted.entities(side)
     for f in walk.sources.entity_features(side):
@@ -153,9 +173,11 @@ def _write_entities(walk: Walk, fitted: Fitted, side: Entity, latest: dict[str, 
             column = encoder.encode(walk.derived[f.source].serving(known.ids))
         else:
             column = known.encoded(f.source, encoder)
-        if f.name in counts and walk.sources.place[f.name] in ("id", "table"):
-            weights = known.train if column.ndim == 1 else np.repeat(known.train, column.shape[1])
-            counts[f.name] += _bincount(column, len(counts[f.name]), weights)
+        for name, found in counts.items():
+            if f.name in found and walk.sources.place[f.name] in ("id", "table"):
+                times = known.shown if name == IMPRESSIONS else known.train
+                weights = times if column.ndim == 1 else np.repeat(times, column.shape[1])
+                found[f.name] += _bincount(column, len(found[f.name]), weights)
         np.save(folder / f"{side}s" / file_of(f.name), column)
     pl.DataFrame({"id": known.ids}).write_parquet(folder / f"{side}_ids.parquet")
 
@@ -172,10 +194,6 @@ def _bincount(column: Column, size: int, weights: NDArray[np.int64] | None = Non
     return found
 
 
-def _requests(events: Events, column: str, dtype: pl.DataType) -> NDArray[np.int64]:
-    """Integers (by the log's type) as they are; anything else by a 64-bit hash of its text."""
-    values, what = events.frame[column], f"request '{column}'"
-    not_null(values, what, events.place)
-    if dtype.is_integer():
-        return as_type(values, pl.Int64(), what, events.place).to_numpy()
-    return of_values(as_type(values, pl.String(), what, events.place)).view(np.int64)
+def _numbers(requests: pl.Series) -> NDArray[np.int64]:
+    """Integers as they are; text by a 64-bit hash."""
+    return requests.to_numpy() if requests.dtype == pl.Int64 else of_values(requests).view(np.int64)
