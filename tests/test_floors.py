@@ -14,7 +14,7 @@ PACKAGE = ROOT / "prerank"
 FLOORS = {
     "__main__": 7,
     "cli": 6,
-    "build": 5, "run": 5, "report": 5, "ensembles": 5, "pruning": 5, "tuning": 5, "leaderboard": 5,
+    "build": 5, "run": 5, "report": 5, "ensembles": 5, "pruning": 5, "tuning": 5, "leaderboard": 5, "teachers": 5, "retrieval": 5,
     "training": 4, "serving": 4, "datasets": 4,
     "towers": 3, "rankers": 3, "losses": 3, "data": 3,
     "layers": 2, "index": 2, "batch": 2,
@@ -23,7 +23,8 @@ FLOORS = {
 # On one floor, and without a way back.
 SIDEWAYS = {("config", "schema"), ("layers", "batch"), ("run", "build"), ("ensembles", "run"), ("pruning", "run"), ("pruning", "build"),
             ("tuning", "run"), ("tuning", "build"), ("leaderboard", "run"), ("leaderboard", "build"),
-            ("leaderboard", "report")}  # fmt: skip
+            ("leaderboard", "report"), ("teachers", "run"), ("teachers", "build"), ("teachers", "ensembles"),
+            ("retrieval", "run"), ("retrieval", "build")}  # fmt: skip
 FORBIDDEN = {
     "losses": {"towers", "layers", "data", "config", "schema", "metrics"},
     "serving": {"training", "losses", "towers", "rankers"},

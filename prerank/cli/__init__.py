@@ -1,6 +1,6 @@
 """The command line: `prerank VERB ...`, one file a verb.
 
-    data  init  validate  train  tune  eval  ensemble  prune  leaderboard  export  predict  serve  score  demo
+    data  init  validate  train  tune  eval  teach  candidates  ensemble  prune  leaderboard  export  predict  serve  score  demo
 
 Exit status: 0 done, 1 a bug of ours, 2 something to mend in what was given, 130 interrupted.
 """
@@ -23,6 +23,8 @@ VERBS: dict[str, Verb] = {
     "train": Verb("Train a model; a killed run continues where it stopped."),
     "tune": Verb("Search settings on validation, within a latency budget."),
     "eval": Verb("Measure a trained run on rows it was not fitted to.", function="evaluate"),
+    "teach": Verb("Write a ranking model's scores and vectors beside the columns of the log."),
+    "candidates": Verb("Make candidates of an earlier stage: a two-tower retrieves, what is known to the user is removed."),
     "ensemble": Verb("Join trained runs to one scorer, weighted on validation."),
     "prune": Verb("Cut a trained cold or fscd model to fewer fields, or to a latency budget."),
     "leaderboard": Verb("Train models over seeds and compare them: tables of quality, cost and paired tests."),

@@ -101,7 +101,7 @@ def item_columns(dataset: Exportable, rows: slice) -> Columns:
     return {f.name: torch.from_numpy(np.array(_item_column(dataset, f, rows))) for f in dataset.schema.on("item")}
 
 
-def user_columns(dataset: Exportable, rows: slice) -> Columns:
+def user_columns(dataset: Exportable, rows: slice | NDArray[np.int64]) -> Columns:
     """User-side columns of some users as a request without context has them: what it would give is missing."""
     columns: Columns = {}
     for f in dataset.schema.on("user"):
