@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from prerank import build
 from prerank.config import Config, ConfigError, dump, load
-from prerank.data import Dataset, Loader, prepare
+from prerank.data import Dataset, Loader, check_lists, prepare
 from prerank.data.encoder import digest
 from prerank.datasets import resolve
 from prerank.metrics import Metrics, evaluate
@@ -32,6 +32,7 @@ from prerank.training import Progress, Quiet, Result, fit, predict
 from prerank.training.checkpoint import write_text
 from prerank.training.lock import locked
 from prerank.training.offline import device_of
+from prerank.training.pool import Measured, Pool
 
 NEWEST_IN = Path("runs")
 WRITTEN = ("config.yaml", "model.safetensors", "history.jsonl", "result.json",
@@ -73,6 +74,20 @@ class Run:
                 raise ConfigError(f"label '{name}', {split} rows: {error}") from None
         return found
 
+    def pool(self, split: str) -> Pool:
+        """The candidates in which recall@K and ndcg@K are measured. Raises ConfigError without section `evaluation`."""
+        if self.config.evaluation is None:
+            raise ConfigError(f"run '{self.folder}': its config has no section evaluation, which says in which candidates to look")
+        return Pool(self.dataset, split, self.config.evaluation)
+
+    def retrieve(self, pool: Pool) -> Measured:
+        """Recall@K and NDCG@K of each list of a pool."""
+        device = device_of(self.config.training)
+        try:
+            return pool.measure(self.model.to(device), device)
+        finally:
+            self.model.cpu()
+
     def _rows(self, split: str) -> np.ndarray:
         rows = self.dataset.rows(split)
         if len(rows) == 0:
@@ -92,6 +107,9 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, prog
     schema = resolved.data.schema_()
     build.objective(config.objective, schema)  # before the data: a typo should not cost a preparation
     build.check_model(config.model, schema, config.objective)
+    for where, lists in (("training.lists", config.training.lists), ("evaluation", config.evaluation)):
+        if lists is not None:
+            check_lists(schema, lists, resolved.data.request is not None, where)
     with locked(folder):
         _claim(folder, config, resume, overwrite)
         dataset = prepare(resolved.data, progress=preparing)
@@ -101,7 +119,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, prog
         model = build.model(config.model, dataset.schema, dataset.sizes)
         write_text(folder / "config.yaml", dump(config))
         result = fit(model, objective, dataset, config.training, folder, resume=resume, progress=progress or Quiet(),
-                     each_epoch=each_epoch)  # fmt: skip
+                     each_epoch=each_epoch, evaluation=config.evaluation)  # fmt: skip
         fits = {"encoders": digest(dataset.encoders), "weights_sha256": _checksum(folder / "model.safetensors")}
         write_text(folder / "result.json", json.dumps({**_result(result, config), **fits}, indent=1))
     model.cpu()

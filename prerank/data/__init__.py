@@ -11,10 +11,23 @@ Every wrong file, setting or value is a `DataError` that names it.
 from prerank.data.dataset import ALL, IMPRESSIONS, Dataset
 from prerank.data.encoder import ENCODERS, Encoder
 from prerank.data.errors import DataError
-from prerank.data.list_loader import ListLoader
+from prerank.data.list_loader import ListLoader, check_lists
 from prerank.data.loader import Loader
 from prerank.data.lookup import Lookup
 from prerank.data.prepare import prepare
 from prerank.data.table import Table
 
-__all__ = ["ALL", "ENCODERS", "IMPRESSIONS", "DataError", "Dataset", "Encoder", "ListLoader", "Loader", "Lookup", "Table", "prepare"]
+__all__ = [
+    "ALL",
+    "ENCODERS",
+    "IMPRESSIONS",
+    "DataError",
+    "Dataset",
+    "Encoder",
+    "ListLoader",
+    "Loader",
+    "Lookup",
+    "Table",
+    "check_lists",
+    "prepare",
+]

@@ -49,7 +49,7 @@ class ListLoader:
         """Raises ConfigError or DataError when such lists cannot be made. where   the settings' name, for messages"""
         if batch_size < 1:
             raise DataError(f"batch_size must be at least 1, got {batch_size}")
-        check(dataset.schema, settings, dataset.request is not None, where)
+        check_lists(dataset.schema, settings, dataset.request is not None, where)
         self.dataset, self.settings, self.batch_size = dataset, settings, batch_size
         self.seed, self.shuffle, self.dedup = seed, shuffle, dedup
         self.lists = open_lists(dataset, split, settings.by, filtered=settings.filter)
@@ -167,7 +167,7 @@ class ListLoader:
         return f"<ListLoader {len(self.sampler.kept)} lists in {len(self)} batches of {self.batch_size}, {self.settings.pool()}>"
 
 
-def check(schema: Schema, settings: Settings, has_request: bool, where: str = "training.lists") -> None:
+def check_lists(schema: Schema, settings: Settings, has_request: bool, where: str = "training.lists") -> None:
     """Raise ConfigError when no data of this schema can be put into such lists."""
     if settings.by == "request" and not has_request:
         raise ConfigError(f"{where}.by: request needs data.request, the column that names it; or make lists by user")

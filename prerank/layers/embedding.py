@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from prerank.batch import Columns
 from prerank.layers.numeric import dense
-from prerank.schema import FIRST, MISSING, PADDING, UNKNOWN, Feature, Schema
+from prerank.schema import FIRST, PADDING, Feature, Schema
 
 _TAKEN = frozenset(dir(nn.ModuleDict()))
 
@@ -229,11 +229,11 @@ def _key(feature: Feature) -> str:
 
 
 def fill_cold(table: Tensor, counts: Tensor) -> None:
-    """Rows 'missing' and 'unknown' of a table, where training never saw them, become its mean weighted by counts."""
+    """Rows that training never saw ('missing', 'unknown', items that were never shown) become the table's mean weighted by counts."""
     seen = counts[FIRST:].to(table)  # its type and device
     if seen.sum() == 0:
         return
     mean = (seen.unsqueeze(1) * table[FIRST:]).sum(dim=0) / seen.sum()
-    for row in (MISSING, UNKNOWN):
-        if counts[row] == 0:
-            table[row] = mean
+    cold = (counts == 0).to(table.device)
+    cold[PADDING] = False
+    table[cold] = mean

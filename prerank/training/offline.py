@@ -22,14 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prerank.config import ConfigError
+from prerank.config import ConfigError, Evaluation
 from prerank.config import Training as Settings
-from prerank.data import Dataset, Loader
+from prerank.data import Dataset, ListLoader, Loader
 from prerank.metrics import auc, gauc, logloss, sigmoid
 from prerank.training import checkpoint
 from prerank.training.allocator import keep_freed_memory
 from prerank.training.averaging import Average
 from prerank.training.optimizer import Optimizer
+from prerank.training.pool import Pool
 from prerank.training.predict import predict
 from prerank.training.progress import Progress, Quiet
 from prerank.training.step import DivergedError, Objective, train_step
@@ -59,7 +60,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a training went. rows_per_cpu_second counts training alone, without validation."""
+    """How a training went. rows_per_cpu_second counts training alone, without validation. With lists a row is a candidate of one."""
 
     best_epoch: int
     best: float | None
@@ -72,14 +73,16 @@ class Result:
 
 
 def fit(model: nn.Module, objective: Objective, dataset: Dataset, settings: Settings, folder: Path, *,
-        resume: bool = False, progress: Progress | None = None, each_epoch: EachEpoch | None = None) -> Result:  # fmt: skip
+        resume: bool = False, progress: Progress | None = None, each_epoch: EachEpoch | None = None,
+        evaluation: Evaluation | None = None) -> Result:  # fmt: skip
     """Train in `folder`, whose lock the caller holds. Raises DivergedError, Interrupted, ConfigError, and what `each_epoch` raises.
 
     resume       continue from the folder's checkpoint when there is one; without it, an old checkpoint is discarded
     each_epoch   told of every finished epoch (its line of history.jsonl), on resuming of those before, too
+    evaluation   the candidate pool in which validation measures recall@K and ndcg@K, too
     """
     with _stop_asked() as stop:
-        run = _Run(model, objective, dataset, settings, folder, progress or Quiet())
+        run = _Run(model, objective, dataset, settings, folder, progress or Quiet(), evaluation)
         return run.go(resume, stop, each_epoch or (lambda entry: None))
 
 
@@ -110,7 +113,14 @@ class _Run:
     """The state of one call of `fit`."""
 
     def __init__(
-        self, model: nn.Module, objective: Objective, dataset: Dataset, settings: Settings, folder: Path, progress: Progress
+        self,
+        model: nn.Module,
+        objective: Objective,
+        dataset: Dataset,
+        settings: Settings,
+        folder: Path,
+        progress: Progress,
+        evaluation: Evaluation | None,
     ) -> None:
         if settings.freeze_after_first_epoch and getattr(model, "remembers", False):
             raise ConfigError("training.freeze_after_first_epoch: a model with histories does not take it: outside training mode a train "
@@ -122,15 +132,26 @@ class _Run:
         remember = getattr(model, "remember", None)
         if remember is not None:
             remember(*(torch.from_numpy(column) for column in dataset.interactions("train")))
-        self.counts = {name: torch.from_numpy(np.array(c)) for name, c in dataset.counts.items()}
+        counts = dataset.counts if settings.lists is None else dataset.counts_every
+        self.counts = {name: torch.from_numpy(np.array(c)) for name, c in counts.items()}
         self.weights = _own_parameters(objective, self.device)
         self.optimizer = Optimizer(self.model, settings.optimizer, self.counts, settings.batch_size, apart=self.weights)
-        self.loader = Loader(dataset, dataset.rows("train"), settings.batch_size, shuffle=settings.shuffle, seed=settings.seed,
-                             dedup=settings.dedup)  # fmt: skip
+        self.loader = self._loader()
         self.average = Average(self.model, settings.average, frozenset(self.optimizer.rowwise.parameters if self.optimizer.rowwise else ()))
         self.validation_rows = dataset.rows("validation")
+        self.pool = Pool(dataset, "validation", evaluation) if evaluation is not None and len(self.validation_rows) else None
         self.state = State()
         self.best_weights: dict[str, Tensor] = {}
+
+    def _loader(self) -> Loader | ListLoader:
+        """Train impressions one by one, or lists of candidates, of which it is said what they hold."""
+        s = self.settings
+        if s.lists is None:
+            return Loader(self.dataset, self.dataset.rows("train"), s.batch_size, shuffle=s.shuffle, seed=s.seed, dedup=s.dedup)
+        loader = ListLoader(self.dataset, "train", s.lists, s.batch_size, seed=s.seed, shuffle=s.shuffle != "none", dedup=s.dedup)
+        for note in loader.sampler.said():
+            self.progress.say(note)
+        return loader
 
     def go(self, resume: bool, stop: list[int], each_epoch: EachEpoch) -> Result:
         torch.manual_seed(self.settings.seed + 1_000_003)  # dropout; the weights were drawn before
@@ -177,9 +198,10 @@ class _Run:
             self.average.update()
             for name, value in values.items():
                 sums[name] = sums[name] + value if name in sums else value.double()
+            rows = batch.rows if self.settings.lists is None else int(batch.where.sum())
             state.step += 1
-            state.rows += batch.rows
-            self.progress.step(state.epoch + 1, state.step, steps, batch.rows, float(values["loss"]))
+            state.rows += rows
+            self.progress.step(state.epoch + 1, state.step, steps, rows, float(values["loss"]))
             if stop or time.monotonic() - saved > self.settings.checkpoint_seconds:
                 clock()
                 self._save()
@@ -233,6 +255,8 @@ class _Run:
         found = {"validation_auc": float(auc(z, y)), "validation_logloss": float(logloss(sigmoid(z), y))}
         if self.settings.monitor == "gauc":
             found["validation_gauc"] = float(gauc(z, y, self.dataset.user_row[self.validation_rows]).value)
+        if self.pool is not None:
+            found |= {f"validation_{name}": m.value for name, m in self.pool.measure(self.model, self.device).metrics.items()}
         return found
 
     def _save(self) -> None:
