@@ -88,9 +88,11 @@ def test_the_model_that_is_proposed(files, tmp_path):
     }  # fmt: skip
     assert (config.training.average, config.training.optimizer.name, config.training.optimizer.lr) == (0.99, "adam", 5e-4)
     groups = {g.match: (g.lr, g.l2, g.count_power) for g in config.training.optimizer.groups}
+    log = pl.read_csv(files / "log.csv")
+    decay = 0.12 / (log["uid"].n_unique() * log["video_id"].n_unique()) ** 0.5
     assert groups == {
-        "*ids.bias": (3e-3, 1e-6, None), "*ids.table": (3e-3, 1.6e-5, 0.5), "*history.factors": (3e-4, 3e-5, None),
-        "embeddings.tables*": (None, 1e-5, None),
+        "*ids.bias": (3e-3, 1e-6, None), "*ids.table": (3e-3, pytest.approx(decay, rel=0.05), 0.5),
+        "*history.factors": (3e-4, pytest.approx(2 * decay, rel=0.05), None), "embeddings.tables*": (None, 3e-5, None),
     }  # fmt: skip
     schema = config.data.schema_()
     model = build.model(config.model, schema, {schema.vocabulary_of(f): 9 for f in schema.features})
