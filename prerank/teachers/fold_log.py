@@ -134,7 +134,7 @@ def _write(data: Data, dataset: Dataset, fold: NDArray[np.uint8], folds: int, fo
             for frame in frames(table):
                 here = kept[first : first + len(frame)]
                 first += len(frame)
-                new = here >= row  # a duplicate points back at a row that was written
+                new = here > np.maximum.accumulate(np.concatenate([[row - 1], here]))[:-1]  # a duplicate points back at a row before
                 part = frame.filter(pl.Series(new))
                 rows = slice(row, row + len(part))
                 row += len(part)

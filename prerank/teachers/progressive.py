@@ -73,6 +73,8 @@ class Walk:
         self.learnable = np.zeros(len(dataset), bool)
         self.learnable[dataset.rows("train")] = True
         self.blocks = by_time(np.asarray(dataset.ts), blocks)
+        if len(self.blocks) < 2:
+            raise ConfigError("hidden vectors: all rows are of one instant, so that none can be annotated before others are learned")
         self.done = 0
         self.marks = {"fingerprint": dataset.fingerprint, "blocks": blocks,
                       "config": config.model_dump(mode="json", include={"model", "objective", "training"})}  # fmt: skip
