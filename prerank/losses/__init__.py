@@ -14,7 +14,7 @@ from prerank.losses.mimic import GeneratorTerm, MimicTerm
 from prerank.losses.objective import LossTerm, Objective, Term
 from prerank.losses.pairwise import bpr, ranknet
 from prerank.losses.pointwise import logloss, weighted_logloss
-from prerank.losses.rankmax import rankmax
+from prerank.losses.rankmax import am_rankmax, rankmax
 from prerank.losses.sampled import SampledSoftmaxTerm
 from prerank.losses.sorting import neuralsort, softsort
 
@@ -24,7 +24,7 @@ POINTWISE: dict[str, Callable[..., Tensor]] = {
 }  # fmt: skip
 LISTWISE: dict[str, Callable[..., Tensor]] = {
     "info_nce": info_nce, "bpr": bpr, "ranknet": ranknet, "softmax": softmax, "listnet": listnet, "approx_ndcg": approx_ndcg,
-    "neuralsort": neuralsort, "softsort": softsort, "rankmax": rankmax,
+    "neuralsort": neuralsort, "softsort": softsort, "rankmax": rankmax, "am_rankmax": am_rankmax,
 }  # fmt: skip
 LOSSES: dict[str, Callable[..., Tensor]] = {**POINTWISE, **LISTWISE}
 # Terms that also look at the representations, or at several logits.
@@ -36,6 +36,7 @@ TERMS: dict[str, Callable[..., Term]] = {
 
 __all__ = [
     "LISTWISE", "LOSSES", "POINTWISE", "TERMS", "CategoryAlignmentTerm", "ComplexityTerm", "ContrastiveTerm", "GeneratorTerm",
-    "HardMimicTerm", "HardNegativesTerm", "JRCTerm", "LossTerm", "MimicTerm", "Objective", "SampledSoftmaxTerm", "Term", "approx_ndcg",
-    "bpr", "info_nce", "jrc", "listnet", "logloss", "neuralsort", "rankmax", "ranknet", "softmax", "softsort", "weighted_logloss",
+    "HardMimicTerm", "HardNegativesTerm", "JRCTerm", "LossTerm", "MimicTerm", "Objective", "SampledSoftmaxTerm", "Term", "am_rankmax",
+    "approx_ndcg", "bpr", "info_nce", "jrc", "listnet", "logloss", "neuralsort", "rankmax", "ranknet", "softmax", "softsort",
+    "weighted_logloss",
 ]  # fmt: skip

@@ -57,6 +57,7 @@ class JRCTerm(Term):
         if energy == objective:
             raise ValueError("energy: must be another label than the one that is learned")
         self.energy, self.alpha, self.lists = energy, alpha, Lists("jrc", lists)
+        self.compares = lists == "own"
 
     def __call__(self, batch: Batch, output: Output) -> Tensor:
         seen = self.seen(batch)

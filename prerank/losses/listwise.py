@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prerank.losses.lists import floored, kept, mean_over_lists
+from prerank.losses.lists import chosen, floored, kept, mean_over_lists
+from prerank.losses.parts import by_parts
 
 GAINS = ("exponential", "linear")
 
@@ -62,13 +63,16 @@ def approx_ndcg(logits: Tensor, labels: Tensor, *, where: Tensor | None = None, 
     keep = kept(logits, where)
     graded = labels.clamp(min=0).masked_fill(~keep, 0.0)
     gains = graded if gain == "linear" else torch.exp2(graded) - 1
-    above = torch.sigmoid((logits.unsqueeze(-2) - logits.unsqueeze(-1)) / temperature)  # [.., i, j]: how much j stands above i
-    itself = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
-    ranks = 1 + above.masked_fill(itself | ~keep.unsqueeze(-2), 0.0).sum(dim=-1)
     places = torch.arange(2, logits.shape[-1] + 2, device=logits.device, dtype=logits.dtype)
     best = (gains.sort(dim=-1, descending=True).values / torch.log2(places)).sum(dim=-1)
-    found = (gains / torch.log2(1 + ranks)).sum(dim=-1)
-    return mean_over_lists(1 - found / best.clamp(min=1e-12), best > 0)
+
+    def found(z: Tensor, kept: Tensor, g: Tensor) -> Tensor:
+        index, real = chosen(g > 0)  # [lists, P]: ranks are needed of those that gain
+        above = torch.sigmoid((z.unsqueeze(1) - z.gather(1, index).unsqueeze(2)) / temperature)  # [lists, P, n]: how much j stands above i
+        ranks = 0.5 + above.masked_fill(~kept.unsqueeze(1), 0.0).sum(dim=2)  # i stands above itself by sigmoid(0)
+        return (g.gather(1, index) / torch.log2(1 + ranks)).masked_fill(~real, 0.0).sum(dim=1)
+
+    return mean_over_lists(1 - by_parts(found, logits, keep, gains) / best.clamp(min=1e-12), best > 0)
 
 
 def _cross_entropy(target: Tensor, logits: Tensor, keep: Tensor, speaks: Tensor) -> Tensor:

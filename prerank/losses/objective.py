@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from prerank.batch import Batch, Output, Stage
+
+NEEDS = {  # what a term says whose data lack what it reads
+    "teacher": "reads the ranking model's score of each candidate, which the data do not give; set data.teacher",
+    "bid": "reads the bid of each candidate, which the data do not give; set data.bid",
+}
 
 
 class Term(ABC):
@@ -48,6 +54,13 @@ class Term(ABC):
             of_stage |= batch.stage == stage
         return batch.where & of_stage
 
+    def given(self, batch: Batch, column: Literal["teacher", "bid"]) -> Tensor:
+        """The batch's teacher scores or bids [B, C]. Raises ValueError where it has none."""
+        found: Tensor | None = getattr(batch, column)
+        if found is None:
+            raise ValueError(f"objective '{self.name}': {NEEDS[column]}")
+        return found
+
     def parameters(self) -> dict[str, nn.Parameter]:
         """What the term learns itself, by name: trained without decay and kept in the checkpoint."""
         return {}
@@ -69,6 +82,7 @@ class LossTerm(Term):
         super().__init__(name, weight=weight, objective=objective, stages=stages)
         self.loss = loss
         self.lists = None if lists is None else Lists(name, lists)
+        self.compares = lists == "own"
 
     def __call__(self, batch: Batch, output: Output) -> Tensor:
         logits, labels = output.logits[..., self.objective], batch.labels[..., self.objective]
