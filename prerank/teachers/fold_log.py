@@ -150,7 +150,7 @@ def _write(data: Data, dataset: Dataset, fold: NDArray[np.uint8], folds: int, fo
 def _splits(split: NDArray[np.uint8], fold: NDArray[np.uint8], folds: int) -> list[pl.Series]:
     """One column a model.  # int8 [n]"""
     held = [np.where(fold == k, NAMES["test"], split) for k in range(folds)]
-    columns = {"whole": split, **dict(enumerate(held))}
+    columns = {"whole": split, **{str(k): values for k, values in enumerate(held)}}
     return [pl.Series(f"{PREFIX}{name}", np.asarray(values, np.int8)) for name, values in columns.items()]
 
 
