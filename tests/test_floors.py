@@ -15,6 +15,7 @@ FLOORS = {
     "__main__": 7,
     "cli": 6,
     "build": 5, "run": 5, "report": 5, "ensembles": 5, "pruning": 5, "tuning": 5, "leaderboard": 5, "teachers": 5, "retrieval": 5,
+    "consistency": 5,
     "training": 4, "serving": 4, "datasets": 4,
     "towers": 3, "rankers": 3, "losses": 3, "data": 3,
     "layers": 2, "index": 2, "batch": 2,
@@ -24,7 +25,8 @@ FLOORS = {
 SIDEWAYS = {("config", "schema"), ("layers", "batch"), ("run", "build"), ("ensembles", "run"), ("pruning", "run"), ("pruning", "build"),
             ("tuning", "run"), ("tuning", "build"), ("leaderboard", "run"), ("leaderboard", "build"),
             ("leaderboard", "report"), ("teachers", "run"), ("teachers", "build"), ("teachers", "ensembles"),
-            ("retrieval", "run"), ("retrieval", "build")}  # fmt: skip
+            ("retrieval", "run"), ("retrieval", "build"),
+            ("consistency", "run"), ("consistency", "ensembles"), ("consistency", "report")}  # fmt: skip
 FORBIDDEN = {
     "losses": {"towers", "layers", "data", "config", "schema", "metrics"},
     "serving": {"training", "losses", "towers", "rankers"},

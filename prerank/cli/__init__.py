@@ -1,8 +1,9 @@
 """The command line: `prerank VERB ...`, one file a verb.
 
-    data  init  validate  train  tune  eval  teach  candidates  ensemble  prune  leaderboard  export  predict  serve  score  demo
+    data  init  validate  train  tune  eval  consistency  teach  candidates  ensemble  prune  leaderboard  export  predict  serve  score  demo
 
-Exit status: 0 done, 1 a bug of ours, 2 something to mend in what was given, 130 interrupted.
+Exit status: 0 done; 1 a threshold does not hold (`consistency`, one line "broken: ..." for each), or a bug of ours (a traceback);
+2 something to mend in what was given; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ VERBS: dict[str, Verb] = {
     "train": Verb("Train a model; a killed run continues where it stopped."),
     "tune": Verb("Search settings on validation, within a latency budget."),
     "eval": Verb("Measure a trained run on rows it was not fitted to.", function="evaluate"),
+    "consistency": Verb("Measure how a pre-ranker agrees with the ranking model; fail below thresholds."),
     "teach": Verb("Write a ranking model's scores and vectors beside the columns of the log."),
     "candidates": Verb("Make candidates of an earlier stage: a two-tower retrieves, what is known to the user is removed."),
     "ensemble": Verb("Join trained runs to one scorer, weighted on validation."),

@@ -17,7 +17,7 @@ from prerank.metrics.bootstrap import (
     resampled,
     resampled_means,
 )
-from prerank.metrics.cascade import Simulated, joint_recall, simulate
+from prerank.metrics.cascade import Cascade, Simulated, joint_recall, simulate
 from prerank.metrics.classification import (
     Auc,
     Reliability,
@@ -49,6 +49,7 @@ from prerank.metrics.summary import Metrics, evaluate
 __all__ = [
     "Agreement",
     "Auc",
+    "Cascade",
     "Difference",
     "Grouped",
     "Interval",

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prerank.metrics.classification import Floats
-from prerank.metrics.order import Ints, Pool
+from prerank.metrics.order import Ints, Requests
 from prerank.metrics.ranking import Grouped
 from prerank.metrics.tau import Concordance
 
@@ -43,7 +43,7 @@ class Agreement:
         self, s: ArrayLike, t: ArrayLike, *, where: ArrayLike | None = None, groups: ArrayLike | None = None, metric: str = "agreement"
     ) -> None:
         """s, t: [n] with groups [n], or [B, C] with where [B, C]. Raises ValueError for shapes that do not fit, and for NaN."""
-        self.pool = Pool(metric, np.shape(s), where, groups)
+        self.pool = Requests(metric, np.shape(s), where, groups)
         self.s, self.t = self.pool.rows(s, "s"), self.pool.rows(t, "t")
 
     @cached_property
@@ -169,7 +169,7 @@ def stage_recall(
     """
     if k < 1:
         raise ValueError(f"stage_recall: k must be at least 1, got {k}")
-    pool = Pool("stage_recall", np.shape(s), where, groups)
+    pool = Requests("stage_recall", np.shape(s), where, groups)
     came = pool.rows(stage, "stage") <= reached
     rank = pool.ranks(pool.rows(s, "s"), -came.astype(np.float64))
     there = pool.sum(came)

@@ -1,8 +1,8 @@
 """Candidates of requests put in order: what every measure of agreement between two scores starts from.
 
-    pool = Pool(groups=requests)                 # or Pool(where=[B, C])
-    rank = pool.ranks(scores, ties=-other)       # place of each row in its request, from 0, highest first
-    pool.sum(rank < 10)                          # a sum a request
+    pool = Requests("overlap", shape, None, groups)   # flat rows, or padded lists with `where`
+    rank = pool.ranks(scores, -other)                 # place of each row in its request, from 0, highest first; the second key breaks ties
+    pool.sum(rank < 10)                               # a sum a request
 
 Rows are brought into contiguous requests once; everything else is a sort and sums over runs, no loop runs over requests.
 """
@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 BLOCK = 1 << 16  # rows sorted at a time: their columns stay in the processor's cache
 
 
-class Pool:
+class Requests:
     """R requests and the rows that are their candidates.
 
     size, first   [R] candidates of each request, and where they begin among the sorted rows

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prerank.metrics.classification import Floats
-from prerank.metrics.order import Ints, Pool
+from prerank.metrics.order import Ints, Requests
 
 
 class Concordance:
@@ -26,7 +26,7 @@ class Concordance:
     ties_s, ties_t, ties_both   how many others have its score
     """
 
-    def __init__(self, pool: Pool, s: Floats, t: Floats) -> None:
+    def __init__(self, pool: Requests, s: Floats, t: Floats) -> None:
         self._pool = pool
         n = len(s)
         by_s, by_t = pool.order(s, t), pool.order(t, s)

@@ -1,5 +1,6 @@
 """Tables and pictures of results; matplotlib and rich are loaded only when one is made."""
 
+from prerank.report.intervals import bands, counts, forest
 from prerank.report.plots import bars, latency, reliability_curve, roc_curve, training_curve
 from prerank.report.scatter import against, clouds, pareto
 from prerank.report.tables import Column, Spread, Table, spread
@@ -9,8 +10,11 @@ __all__ = [
     "Spread",
     "Table",
     "against",
+    "bands",
     "bars",
     "clouds",
+    "counts",
+    "forest",
     "latency",
     "pareto",
     "reliability_curve",

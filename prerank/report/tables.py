@@ -77,9 +77,9 @@ class Table:
         table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
         table.title, table.title_justify, table.title_style = escape(self.title), "left", "bold"
         table.caption, table.caption_justify = caption and escape(caption), "left"
-        for column, right in zip(self.columns, self._right(), strict=True):
+        for column, right in zip(self.columns, self.right(), strict=True):
             table.add_column(escape(_heading(column)), justify="right" if right else "left", no_wrap=right, overflow="fold")
-        for index, cells in enumerate(self._cells()):
+        for index, cells in enumerate(self.cells()):
             marked = [f"[bold]{escape(c)}[/]" if b else escape(c) for c, b in zip(cells, self._bold(index), strict=True)]
             if self.leaky[index]:
                 marked[0] += " [bold red]LEAKY[/]"
@@ -88,23 +88,28 @@ class Table:
 
     def markdown(self) -> str:
         """For a file: columns padded, so that the source reads like the table."""
-        lines = [[_heading(c) for c in self.columns]]
-        for index, cells in enumerate(self._cells()):
+        lines = [self.headings()]
+        for index, cells in enumerate(self.cells()):
             marked = [f"**{c}**" if b else c for c, b in zip(cells, self._bold(index), strict=True)]
             if self.leaky[index]:
                 marked[0] += " **LEAKY**"
             lines.append([c.replace("|", r"\|") for c in marked])
         widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(self.columns))]
-        right = self._right()
+        right = self.right()
         rule = ["-" * (w - 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)]
         text = [_line(cells, widths, right) for cells in (lines[0], rule, *lines[1:])]
         notes = [f"\n{note}" for note in self._notes()]
         return "\n".join([f"**{self.title}**\n", *text, *notes]) + "\n"
 
-    def _cells(self) -> list[list[str]]:
+    def headings(self) -> list[str]:
+        """Names of the columns, with their units."""
+        return [_heading(c) for c in self.columns]
+
+    def cells(self) -> list[list[str]]:
+        """Text of every row's values."""
         return [[_text(row.get(c.name), c.digits) for c in self.columns] for row in self.rows]
 
-    def _right(self) -> list[bool]:
+    def right(self) -> list[bool]:
         """Columns of numbers are set flush right."""
         return [all(not isinstance(row.get(c.name), str) for row in self.rows) and bool(self.rows) for c in self.columns]
 
