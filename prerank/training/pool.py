@@ -32,6 +32,15 @@ class Measured:
     metrics: dict[str, Grouped]
     users: NDArray[np.int32]
 
+    def of_users(self, name: str) -> Grouped:
+        """A metric's mean in the lists of each user, weighted by their number: the same metric, for a bootstrap that draws users."""
+        values = self.metrics[name].values
+        user = np.unique(self.users, return_inverse=True)[1]
+        known = ~np.isnan(values)
+        lists = np.bincount(user[known], minlength=user.max(initial=-1) + 1)
+        with np.errstate(invalid="ignore"):
+            return Grouped(np.bincount(user[known], values[known], minlength=len(lists)) / lists, lists.astype(np.float64))
+
 
 class Pool:
     """The candidates of a split's lists.
