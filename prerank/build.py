@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from prerank.batch import Stage
-from prerank.config import ConfigError, Model, TermConfig, nearest
+from prerank.config import Config, ConfigError, Data, Model, TermConfig, nearest
 from prerank.losses import LISTWISE, LOSSES, TERMS, LossTerm, Objective, Term
+from prerank.losses.objective import CLICK_ROWS, NEEDS
 from prerank.rankers import RANKERS, Ranker
 from prerank.schema import FIRST, Schema
 from prerank.towers import TOWERS, TwoTower
@@ -71,6 +72,36 @@ def objective(terms: Sequence[TermConfig], schema: Schema, counts: Mapping[str, 
     if not terms:
         raise ConfigError("objective: needs at least one term; got none")
     return Objective(_told_apart([_term(term, schema, counts) for term in terms]))
+
+
+def check_terms(config: Config, data: Data, schema: Schema) -> None:
+    """Raise ConfigError for terms that `objective` refuses, or that would have nothing to look at in the batches of this config.
+
+    data   the config's own, its recipe resolved
+    """
+    lists = config.training.lists
+    loaded = {Stage[name.upper()] for name in lists.stages} if lists else {Stage.IMPRESSION}
+    for term in objective(config.objective, schema).terms:
+        for column, given in (("teacher", data.teacher), ("bid", data.bid)):
+            if getattr(term, f"needs_{column}") and given is None:
+                raise ConfigError(f"objective '{term.name}': {NEEDS[column]}")
+        if term.compares and lists is None:
+            raise ConfigError(f"objective '{term.name}': {CLICK_ROWS}, or training.lists to learn from lists")
+        if term.stages is not None and not loaded & set(term.stages):
+            seen, there = (", ".join(Stage(s).name.lower() for s in sorted(stages)) for stages in (term.stages, loaded))
+            raise ConfigError(f"objective '{term.name}': looks at the stages {seen}, of which training loads none (it loads {there}); "
+                              "name them in training.lists.stages")  # fmt: skip
+    if schema.objectives[0] in unlearned(config.objective, schema):
+        raise ConfigError(f"label '{schema.objectives[0]}': the epoch is chosen on it, and no term of the objective looks at it; give it "
+                          "a term, or name another label first")  # fmt: skip
+
+
+def unlearned(terms: Sequence[TermConfig], schema: Schema) -> list[str]:
+    """Labels whose logit no term looks at, so that it stays as it was drawn."""
+    learned = set()
+    for term in objective(terms, schema).terms:
+        learned |= {term.objective, *(getattr(term, option) for option in getattr(term, "labels", ()))}
+    return [name for i, name in enumerate(schema.objectives) if i not in learned]
 
 
 def _told_apart(terms: list[Term]) -> list[Term]:

@@ -25,6 +25,7 @@ from prerank.config import Config, ConfigError, dump, load
 from prerank.data import Dataset, Loader, check_lists, prepare
 from prerank.data.encoder import digest
 from prerank.datasets import resolve
+from prerank.losses import DistillationTerm
 from prerank.metrics import Metrics, evaluate
 from prerank.rankers import Ranker
 from prerank.towers import TwoTower
@@ -67,7 +68,10 @@ class Run:
         z, y = self.logits(split)
         groups = self.groups(split)
         found = {}
+        unlearned = build.unlearned(self.config.objective, self.dataset.schema)
         for t, name in enumerate(self.dataset.schema.objectives):
+            if name in unlearned:
+                continue
             try:
                 found[name] = evaluate(z[:, t], y[:, t] > 0, groups=groups, resamples=resamples, seed=seed)
             except ValueError as error:
@@ -105,7 +109,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, prog
     folder = Path(config.output)
     resolved = config.model_copy(update={"data": resolve(config.data)})
     schema = resolved.data.schema_()
-    build.objective(config.objective, schema)  # before the data: a typo should not cost a preparation
+    build.check_terms(config, resolved.data, schema)  # before the data: a typo should not cost a preparation
     build.check_model(config.model, schema, config.objective)
     for where, lists in (("training.lists", config.training.lists), ("evaluation", config.evaluation)):
         if lists is not None:
@@ -114,6 +118,8 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, prog
         _claim(folder, config, resume, overwrite)
         dataset = prepare(resolved.data, progress=preparing)
         _check_labels(config, dataset)
+        for label in build.unlearned(config.objective, schema):
+            (progress or Quiet()).say(f"label '{label}': no term of the objective looks at it; its logit is neither trained nor evaluated")
         objective = build.objective(config.objective, dataset.schema, dataset.counts)
         torch.manual_seed(config.training.seed)
         model = build.model(config.model, dataset.schema, dataset.sizes)
@@ -196,7 +202,7 @@ def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:
 
 
 def _check_labels(config: Config, dataset: Dataset) -> None:
-    """What would fail only after an epoch: labels that logloss cannot take, a validation split of one class. Raises ConfigError."""
+    """What would fail only in training: labels and scores that a loss cannot take, a validation split of one class. Raises ConfigError."""
     names = dataset.schema.objectives
     for term in config.objective:
         label = term.label or names[0]
@@ -204,6 +210,12 @@ def _check_labels(config: Config, dataset: Dataset) -> None:
         if term.loss in ("logloss", "jrc") and not 0 <= low <= high <= 1:  # sums and levels are graded, and belong to list-wise losses
             raise ConfigError(f"objective '{term.loss}': label '{label}' must lie in [0, 1]; its values go from {low:g} to {high:g}; "
                               "make it binary with a rule, or weight its columns down")  # fmt: skip
+    for made in build.objective(config.objective, dataset.schema).terms:
+        if isinstance(made, DistillationTerm) and dataset.teacher is not None:
+            try:
+                made.check_scores(torch.from_numpy(np.array(dataset.teacher)))
+            except ValueError as error:
+                raise ConfigError(f"{error}") from None
     low, high = _range(dataset, "validation", 0)
     n = len(dataset.rows("validation"))
     if n and (low > 0) == (high > 0):

@@ -41,7 +41,7 @@ def validate(
             found = inspect(data)
     for line in (*errors, *found.errors):
         complain(line)
-    for line in found.warnings:
+    for line in (*([] if errors or data is None else _untrained(settings, data)), *found.warnings):
         complain(line, level="warning")
     problems = len(errors) + len(found.errors)
     if problems:
@@ -100,10 +100,18 @@ def _recipes(settings: Config, data: Data) -> list[str]:
     from prerank.config import ConfigError
 
     schema, errors = data.schema_(), []
-    checks = (lambda: build.check_model(settings.model, schema, settings.objective), lambda: build.objective(settings.objective, schema))
+    checks = (lambda: build.check_model(settings.model, schema, settings.objective), lambda: build.check_terms(settings, data, schema))
     for check in checks:
         try:
             check()
         except ConfigError as error:
             errors += str(error).splitlines()
     return errors
+
+
+def _untrained(settings: Config, data: Data) -> list[str]:
+    """Warnings for labels that the objective passes over."""
+    from prerank import build
+
+    return [f"label '{name}': no term of the objective looks at it; its logit is neither trained nor evaluated"
+            for name in build.unlearned(settings.objective, data.schema_())]  # fmt: skip

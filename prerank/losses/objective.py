@@ -16,6 +16,9 @@ NEEDS = {  # what a term says whose data lack what it reads
     "bid": "reads the bid of each candidate, which the data do not give; set data.bid",
 }
 
+CLICK_ROWS = ("compares the candidates of a list, and every list here holds one (click rows); "
+              "set lists: batch to compare all rows of a batch")  # fmt: skip
+
 
 class Term(ABC):
     """One named part of the objective: which objective (label) it judges, at which stages, with which weight.
@@ -112,8 +115,7 @@ class Lists:
         if self.pooled:
             return logits.reshape(1, -1), labels.reshape(1, -1), None if where is None else where.reshape(1, -1)
         if not self.checked and logits.shape[1] == 1:
-            raise ValueError(f"objective '{self.name}': compares the candidates of a list, and every list here holds one (click rows); "
-                             "set lists: batch to compare all rows of a batch, or take a loss such as logloss")  # fmt: skip
+            raise ValueError(f"objective '{self.name}': {CLICK_ROWS}, or take a loss such as logloss")
         self.checked = True
         return logits, labels, where
 

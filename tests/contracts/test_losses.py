@@ -23,6 +23,7 @@ GRADED = [name for name in LOSSES if name != "logloss"]
 NEEDS: dict[str, dict[str, Any]] = {"jrc": {"energy": "buy"}, "category_alignment": {"feature": "genres"}}  # options without a default
 OF_THE_MODEL = {"complexity"}  # terms that look at the model alone
 TEACHES = {"category_alignment": ("item",), "hard_mimic": ("user",)}  # of the others: both towers
+COMPARES = {"jrc", "distillation", "copr", "arf", "lcron"}  # terms that compare the candidates of a list
 COUNTS = {name: np.arange(n) for name, n in SIZES.items()}
 
 
@@ -153,7 +154,15 @@ def said(name: str, batch: Batch) -> Output:
 
 
 def batch_of_lists() -> Batch:
-    return small_batch(lists=6, candidates=4, objectives=2)
+    return with_scores(small_batch(lists=6, candidates=4, objectives=2))
+
+
+def with_scores(batch: Batch) -> Batch:
+    """A teacher's scores, some of them missing, and bids."""
+    g = torch.Generator().manual_seed(5)
+    scores = torch.rand(batch.where.shape, generator=g)
+    missing = torch.rand(batch.where.shape, generator=g) < 0.1
+    return replace(batch, teacher=scores.masked_fill(missing, torch.nan), bid=0.1 + torch.rand(batch.where.shape, generator=g))
 
 
 everything = pytest.mark.parametrize("name", [*LOSSES, *(t for t in TERMS if t not in OF_THE_MODEL)])
@@ -179,7 +188,7 @@ def test_a_term_does_not_mind_the_order_of_lists_and_candidates(name: str) -> No
     batch = batch_of_lists()
     rows, columns = torch.randperm(6), torch.randperm(4)
     permuted = replace(batch, user_index=batch.user_index[rows], **{
-        part: getattr(batch, part)[rows][:, columns] for part in ("item_index", "labels", "where")
+        part: getattr(batch, part)[rows][:, columns] for part in ("item_index", "labels", "where", "teacher", "bid")
     })  # fmt: skip
     torch.testing.assert_close(objective(name)(permuted, said(name, permuted))[0], objective(name)(batch, said(name, batch))[0])
 
@@ -210,8 +219,8 @@ def test_a_term_teaches_both_towers(name: str) -> None:
 
 @everything
 def test_click_rows_are_refused_where_they_say_nothing(name: str) -> None:
-    batch = small_batch(objectives=2)
-    if name in LISTWISE or name == "jrc":
+    batch = with_scores(small_batch(objectives=2))
+    if name in LISTWISE or name in COMPARES:
         with pytest.raises(ValueError, match=rf"objective '{name}': compares the candidates of a list, and every list here holds one"):
             objective(name)(batch, said(name, batch))
         value, _ = objective(name, lists="batch")(batch, said(name, batch))
