@@ -16,6 +16,7 @@ from prerank.datasets.ali_ccp import ALI_CCP
 from prerank.datasets.amazon import AMAZON
 from prerank.datasets.kuairand import KUAIRAND
 from prerank.datasets.movielens import MOVIELENS
+from prerank.datasets.recflow import RECFLOW
 from prerank.datasets.recipe import Options, Recipe, cache_folder, notes
 from prerank.datasets.recsys2017 import RECSYS2017
 from prerank.datasets.simulated import SIMULATED, oracle
@@ -32,6 +33,7 @@ _ALL = (
     TAOBAO_BEHAVIOR,
     ALI_CCP,
     RECSYS2017,
+    RECFLOW,
     SIMULATED,
 )
 RECIPES: dict[str, Recipe] = {r.name: r for r in _ALL}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 INTERACTIONS = "recsyschallenge_v2017_interactions_final_anonym_training_export"
 PROFILES = "recsyschallenge_v2017_users_final_anonym_export_unique"
@@ -120,12 +121,40 @@ def recsys2017(folder: Path) -> None:
     table("items.csv", POSTINGS, ITEMS_2017, [f"{i}\t{i},7\t3\t17\t9\tnon_dach\t0\t0\t{place[i]}\t1\t5,6\t{made[i]}" for i in items])
 
 
+FLAGS = ("realshow", "rerank_pos", "rerank_neg", "rank_pos", "rank_neg", "coarse_neg", "prerank_neg")
+FATES = (("realshow", "rerank_pos", "rank_pos"), ("rerank_neg", "rank_pos"), ("rank_neg",), ("coarse_neg",), ("prerank_neg",))
+
+
+def recflow(folder: Path) -> None:
+    """Three days of four requests with two videos of each fate, and one row without any."""
+    (folder / "all_stage").mkdir()
+    midnight = 1_708_012_800_000  # 16 February 2024 in UTC+8
+    for day, name in enumerate(("2024-02-16", "2024-02-17", "2024-02-18")):
+        rows = []
+        for request in range(4):
+            for place, fate in enumerate((*FATES, *FATES)):
+                video = (7 * request + place) % 30
+                view = int("realshow" in fate and (request + place) % 2 == 0)
+                rows.append({
+                    "request_id": 10 * day + request, "request_timestamp": midnight + 86_400_000 * day + 1000 * request,
+                    "user_id": request % 3, "device_id": request % 3, "age": 1 + request % 3, "gender": request % 2, "province": day,
+                    "video_id": video, "author_id": video % 7, "category_level_one": video % 3, "category_level_two": video % 5,
+                    "upload_type": video % 2, "upload_timestamp": 1_700_000_000 + video, "duration": 10_000 + 1000 * video,
+                    **{flag: int(flag in fate) for flag in FLAGS}, "rank_index": place if place < 3 else 0, "rerank_index": 0,
+                    "playing_time": 9000 * view, "effective_view": view, "long_view": view * (place == 0), "like": view * (place != 0),
+                    "follow": 0, "forward": 0, "comment": 0,
+                })  # fmt: skip
+        rows.append({**rows[-1], "video_id": 29, **dict.fromkeys(FLAGS, 0)})
+        pl.DataFrame(rows).write_ipc(folder / "all_stage" / f"{name}.feather", compression="lz4", compat_level=pl.CompatLevel.oldest())
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     "amazon": amazon,
     "taobao_ad": taobao_ad,
     "taobao_behavior": taobao_behavior,
     "ali_ccp": ali_ccp,
     "recsys2017": recsys2017,
+    "recflow": recflow,
 }
 OPTIONS: dict[str, dict[str, int]] = {"taobao_behavior": {"min_impressions": 40, "min_positives": 20}}  # that tiny users can meet
 
