@@ -40,7 +40,7 @@ def arf(logits: Tensor, labels: Tensor, *, where: Tensor | None = None, passes: 
         with torch.no_grad():
             wanted = of_labels.rows(y, keep).exp()
             real, number = truth(y, keep, top)
-        relaxed = (first_places(said, first) - first.log().unsqueeze(1)).masked_fill(~keep, 0.0)
+        relaxed = (first_places(said, first) - first.to(z.dtype).log().unsqueeze(1)).masked_fill(~keep, 0.0)
         inside = (torch.arange(z.shape[1], device=z.device) < keep.sum(dim=1, keepdim=True)).unsqueeze(2) & keep.unsqueeze(1)
         whole = (wanted * said).masked_fill(~inside, 0.0).sum(dim=(1, 2))
         return -torch.stack([(real * relaxed).sum(dim=1) / number.clamp(min=1), whole / keep.sum(dim=1).clamp(min=1)], dim=1)

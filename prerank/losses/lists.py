@@ -61,4 +61,4 @@ def top_share(labels: Tensor, keep: Tensor, top: Tensor) -> Tensor:
     ordered = (-y).sort(dim=-1).values  # ascending, so that searchsorted can count
     above = torch.searchsorted(ordered, -y)  # how many are larger
     equal = torch.searchsorted(ordered, -y, right=True) - above
-    return ((top.unsqueeze(-1) - above) / equal).clamp(0, 1).to(labels.dtype).masked_fill(~keep, 0.0)
+    return ((top.unsqueeze(-1) - above).to(labels.dtype) / equal).clamp(0, 1).masked_fill(~keep, 0.0)

@@ -20,7 +20,7 @@ def check_passes(name: str, passes: Passes) -> None:
 def places_of(passes: Passes, keep: Tensor) -> Tensor:
     """How many candidates of each list pass: the count, or the share of the list, at least 1.  # int64 [..]"""
     number = keep.sum(dim=-1)
-    return torch.full_like(number, passes) if isinstance(passes, int) else (number * passes).round().long().clamp(min=1)
+    return torch.full_like(number, passes) if isinstance(passes, int) else (number.double() * passes).round().long().clamp(min=1)
 
 
 def truth(labels: Tensor, keep: Tensor, top: int | None) -> tuple[Tensor, Tensor]:
