@@ -1,7 +1,12 @@
 """Columns made from the log itself without looking into the future.
 
-    target_mean   (sum of the label over other train rows of the key + smoothing * overall mean) / (their number + smoothing);
-                  a train row's own label is left out, of the overall mean too
+    target_mean   (sum of the label over train rows of the key + smoothing * overall mean) / (their number + smoothing); of the train rows,
+                  and for the overall mean alike, a train row may know
+
+                      out_of_fold     those of the other folds (5, by a hash of the row's position)
+                      as_of           those before its time; other rows' means, too, are as of their time
+                      leave_one_out   all but itself
+
     count         number of other train rows of the key
     history       the key's earlier values, strictly before the row's time, most recent last
 
@@ -9,9 +14,11 @@ Where a history may look: rows of a random split and train rows see train rows o
 a time or user split see every earlier row, as they would when serving. An entity's value for serving
 is that of the whole train part.
 
-NOTE leave-one-out is no shield: among the rows of ONE key the positives have the slightly lower mean, and a model that also knows the
+NOTE leave_one_out is no shield: among the rows of ONE key the positives have the slightly lower mean, and a model that also knows the
 key reads the label off it. On labels drawn by lot a deepfm with the item's id and its mean came to a train loss of .07, without the mean
 to .66; smoothing and bins do not hide it. No other split is touched, but what is learned is no use there: `prerank validate` warns.
+Out of fold the rows of a key and fold have one value, which tells the mean of their labels and nothing of any of them: little for a key
+of many rows, all of it for one of a handful. As of the row's time nothing is told: labels of earlier rows alone are in it.
 
 NOTE memory: these look across the whole log, so keys, labels, times and collected values of all kept rows are held in
 memory while preparing (about 50 bytes a row and derived column); the other parts of preparation never do that.
@@ -20,17 +27,21 @@ memory while preparing (about 50 bytes a row and derived column); the other part
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from prerank.config import Derived
+from prerank.config import Derived, Split
+from prerank.data.hashing import uniform
 from prerank.data.lookup import Lookup
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+How = Literal["out_of_fold", "as_of", "leave_one_out"]
+FOLDS, FOLD_SEED = 5, 20_221
 
 
 @dataclass(frozen=True)
@@ -93,26 +104,40 @@ class History:
         return pl.Series(pa.LargeListArray.from_arrays(pa.array(offsets), self.values.gather(at).to_arrow()))
 
 
-def statistic(setting: Derived, keys: pl.Series, train: NDArray[np.bool_], labels: Floats | None) -> Statistic:
-    """target_mean (labels [R]) or count (labels None) of raw keys [R], from rows where `train` [R]."""
-    lookup = Lookup(keys.drop_nulls().unique(maintain_order=True))
-    code = lookup.find(keys)  # [R], -1: missing
-    size = len(lookup)
-    use = train & (code >= 0)
-    own = use.astype(np.float64)  # a row that was counted leaves itself out
+def how_of(setting: Derived, split: Split) -> How:
+    """How a target_mean is made where the settings do not say: as of the row's time when time decides the split, else out of fold."""
+    return setting.how or ("as_of" if split.kind == "time" else "out_of_fold")
+
+
+def count(keys: pl.Series, train: NDArray[np.bool_]) -> Statistic:
+    """Number of other rows where `train` [R] of each row's raw key [R]."""
+    lookup, code, use = _coded(keys, train)
+    n = np.bincount(code[use], minlength=len(lookup)).astype(np.float64)
+    return Statistic(np.append(n, 0.0)[code] - use, n, 0.0, lookup)
+
+
+def target_mean(setting: Derived, how: How, keys: pl.Series, train: NDArray[np.bool_], labels: Floats, ts: Ints) -> Statistic:
+    """Mean of labels [R] by raw key [R], from rows where `train` [R]; ts [R] in ms is looked at by as_of alone."""
+    lookup, code, use = _coded(keys, train)
+    size, rows = len(lookup), int(train.sum())
     n = np.bincount(code[use], minlength=size).astype(np.float64)
-    others = np.where(code >= 0, np.append(n, 0.0)[code], 0.0) - own
-    if labels is None:
-        return Statistic(others, n, 0.0, lookup)
-    total, rows = float(labels[train].sum()), int(train.sum())
+    sums = np.bincount(code[use], weights=labels[use], minlength=size).astype(np.float64)
+    total = float(labels[train].sum())
     mean = total / rows if rows else 0.0
-    sums = np.bincount(code[use], weights=labels[use], minlength=size)
-    # leaving the row out of the overall mean too: with it, a rare key's value would still move with the row's own label
-    without = np.where(train, (total - labels) / max(rows - 1, 1), mean)
-    left = np.where(code >= 0, np.append(sums, 0.0)[code], 0.0) - own * labels
-    by_row = _smooth(left, others, without, setting.smoothing)
-    final = _smooth(sums.astype(np.float64), n, np.full(size, mean), setting.smoothing)
-    return Statistic(by_row, final, mean, lookup)
+    final = _smooth(sums, n, np.full(size, mean), setting.smoothing)
+    if how == "as_of":
+        seen, all_ = _before(code, ts, use, labels, size), _before(np.zeros(len(code), np.int64), ts, train, labels, 1)
+        prior = np.where(all_[1] > 0, all_[0] / np.maximum(all_[1], 1), 0.0)
+    else:  # of the whole train part, what belongs with the row is taken away again: of its key, and of the overall mean
+        groups = np.arange(len(code)) if how == "leave_one_out" else _folds(len(code))
+        key = np.where(code >= 0, code, size)  # missing keys are one of their own, of which nothing is known
+        own, everything = _with(key, groups, use, labels), _with(np.zeros(len(code), np.int64), groups, train, labels)
+        known = np.append(sums, 0.0)[code], np.append(n, 0.0)[code]
+        seen = known[0] - np.where(train, own[0], 0.0), known[1] - np.where(train, own[1], 0.0)
+        left = rows - everything[1]
+        others = np.where(left > 0, (total - everything[0]) / np.maximum(left, 1), 0.0)
+        prior = np.where(train, others, mean)
+    return Statistic(_smooth(seen[0], seen[1], prior, setting.smoothing), final, mean, lookup)
 
 
 def history(
@@ -154,6 +179,40 @@ def history(
         low, high = np.where(train, low, low_ + len(order)), np.where(train, high, high_ + len(order))
         order = np.concatenate([order, wide])
     return History(values.gather(order), low, high, final_low, final_high, lookup)
+
+
+def _coded(keys: pl.Series, train: NDArray[np.bool_]) -> tuple[Lookup, Ints, NDArray[np.bool_]]:
+    """The distinct keys, each row's number among them (-1: missing), and the rows that are counted."""
+    lookup = Lookup(keys.drop_nulls().unique(maintain_order=True))
+    code = lookup.find(keys).astype(np.int64)
+    return lookup, code, train & (code >= 0)
+
+
+def _folds(rows: int) -> Ints:
+    """The fold of each row: the same on every machine, and of nothing but its position."""
+    return (uniform(np.arange(rows), FOLD_SEED) * FOLDS).astype(np.int64)
+
+
+def _with(code: Ints, group: Ints, use: NDArray[np.bool_], labels: Floats) -> tuple[Floats, Floats]:
+    """Sum and number of the labels of rows in `use` that share a row's code and group.  # [R], [R]"""
+    _, at = np.unique(code * (int(group.max(initial=0)) + 1) + group, return_inverse=True)
+    size = int(at.max(initial=-1)) + 1
+    sums = np.bincount(at[use], weights=labels[use], minlength=size).astype(np.float64)
+    return sums[at], np.bincount(at[use], minlength=size).astype(np.float64)[at]
+
+
+def _before(code: Ints, ts: Ints, use: NDArray[np.bool_], labels: Floats, size: int) -> tuple[Floats, Floats]:
+    """Sum and number of the labels of rows in `use` with a row's code (-1: none) and an earlier time.  # [R], [R]"""
+    instants, rank = np.unique(ts, return_inverse=True)
+    moment = code * (len(instants) + 1) + rank
+    at = np.flatnonzero(use)
+    order = at[np.argsort(moment[at], kind="stable")]
+    total = np.concatenate([[0.0], np.cumsum(labels[order])])
+    first = np.searchsorted(moment[order], np.arange(size) * (len(instants) + 1))
+    known = np.maximum(code, 0)
+    low, high = (first[known] if size else known), np.searchsorted(moment[order], moment)
+    there = code >= 0
+    return np.where(there, total[high] - total[np.where(there, low, 0)], 0.0), np.where(there, high - low, 0).astype(np.float64)
 
 
 def _smooth(sums: Floats, n: Floats, mean: Floats, smoothing: float) -> Floats:

@@ -172,8 +172,11 @@ def _derive(walk: Walk) -> dict[str, derive.Statistic | derive.History]:
             positive = impression & (of_label[d.label] > 0) if d.label else impression
             beyond = sources.data.split.kind != "random"
             found[d.name] = derive.history(d, columns[d.by], columns[d.of or ""], when, train, positive, beyond)
+        elif d.kind == "target_mean":
+            how = derive.how_of(d, sources.data.split)
+            found[d.name] = derive.target_mean(d, how, columns[d.by], train, of_label[d.label or ""], when)
         else:
-            found[d.name] = derive.statistic(d, columns[d.by], train, of_label[d.label or ""] if d.kind == "target_mean" else None)
+            found[d.name] = derive.count(columns[d.by], train)
     return found
 
 

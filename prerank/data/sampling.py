@@ -21,7 +21,7 @@ from prerank.data.dataset import Dataset
 from prerank.data.lists import STAGES, Ints, Lists, shown_items
 
 MADE = -1  # the row of an item that was drawn
-ROUNDS = 4  # draws until a list has its random items; then it has fewer (a user who has seen nearly everything)
+ROUNDS = 4  # draws with laying back until a list that still lacks random items has them from what is left
 SLOTS = 1 << 24  # (list, item) pairs looked at in one go: 64 MiB at most
 _MANY = np.iinfo(np.int32).max
 
@@ -124,13 +124,8 @@ class Sampler:
         """Pairs (list, item), ascending by list: as many a list as wanted [b], none of `never`, none twice."""
         items, slot = len(self.dataset.item_ids), self._slot
         slot[never] = -1
-        touched = [never]
-        if self.takes[Stage.RANDOM].all:
-            of, at = (slot[: len(wanted) * items].reshape(-1, items)[:, self._items] >= 0).nonzero()
-            chosen = _some(counts := np.bincount(of, minlength=len(wanted)), np.minimum(counts, wanted), random)
-            return self._cleared(of[chosen] * items + self._items[at[chosen]], touched)
-        found, missing = [], wanted.copy()
-        for _ in range(ROUNDS):
+        touched, found, missing = [never], [np.empty(0, np.int64)], wanted.copy()
+        for _ in range(0 if self.takes[Stage.RANDOM].all else ROUNDS):
             lengths = np.where(missing > 0, missing + missing // 4 + 4, 0)
             of = np.arange(len(wanted)).repeat(lengths)
             pair = of * items + self._items[np.searchsorted(self._cumulated, random.random(len(of)), side="right")]
@@ -145,30 +140,42 @@ class Sampler:
             missing -= np.bincount(new // items, minlength=len(wanted))
             if not missing.any():
                 break
+        if missing.any():
+            found.append(self._rest(missing, random))
         every = np.concatenate(found)
-        return self._cleared(every[np.argsort(every // items, kind="stable")], touched)
-
-    def _cleared(self, found: Ints, touched: list[Ints]) -> Ints:
-        """The slots are all 0 again."""
         for pairs in touched:
-            self._slot[pairs] = 0
-        return found
+            slot[pairs] = 0
+        return every[np.argsort(every // items, kind="stable")]
+
+    def _rest(self, missing: Ints, random: np.random.Generator) -> Ints:
+        """For lists that know nearly every item, and where all are wanted: from the items that are left, without laying any back.
+
+        The first of log(u) / weight in falling order (Efraimidis & Spirakis 2006) are such a draw.
+        """
+        items, lists = len(self.dataset.item_ids), np.flatnonzero(missing)
+        free = self._slot[: len(missing) * items].reshape(-1, items)[lists][:, self._items] >= 0
+        row, at = free.nonzero()
+        if (free.sum(axis=1) > missing[lists]).any():
+            weights = np.diff(self._cumulated, prepend=0.0, append=1.0)[at]
+            order = np.lexsort((-np.log(random.random(len(at))) / weights, row))
+            row, at = row[order], at[order]
+        return _first_of(lists[row] * items + self._items[at], lists[row], missing)
 
     def said(self) -> list[str]:
         """What a reader of the log should know of the lists: one sentence each."""
         f, lists = self.lists.found, len(self.kept)
         notes = [f"lists by {self.settings.by}: {lists:,} of up to {self.longest:,} candidates ({self.settings.pool()})"]
-        counted = {
-            f.lists - lists: "lists have no candidate of these stages and are left out",
-            self.truncated: f"lists are longer than {self.settings.max_length:,} and lose candidates of the earliest stages",
-            f.duplicates: "rows repeat an item of their list; the one furthest in the cascade stays",
-            f.liked: "candidates were liked by the user in train and are left out",
-            f.without_impressions: "lists have no impression",
-            f.without_positives: "lists have no positive",
-            f.of_one: "lists have one logged candidate",
-            f.without_teacher: f"of {f.rows:,} rows have no teacher's score and are masked",
-        }
-        return notes + [f"{count:,} {what}" for count, what in counted.items() if count]
+        counted = (
+            (f.lists - lists, "lists have no candidate of these stages and are left out"),
+            (self.truncated, f"lists are longer than {self.settings.max_length:,} and lose candidates of the earliest stages"),
+            (f.duplicates, "rows repeat an item of their list; the one furthest in the cascade stays"),
+            (f.liked, "candidates were liked by the user in train and are left out"),
+            (f.without_impressions, "lists have no impression"),
+            (f.without_positives, "lists have no positive"),
+            (f.of_one, "lists have one logged candidate"),
+            (f.without_teacher, f"of {f.rows:,} rows have no teacher's score and are masked"),
+        )
+        return notes + [f"{count:,} {what}" for count, what in counted if count]
 
 
 def _quota(take: Take, sizes: NDArray[np.int32]) -> Ints:

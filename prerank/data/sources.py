@@ -152,6 +152,8 @@ def _derived_problems(d: Derived, data: Data, log: Table) -> list[str | None]:
         problems.append(f"{what}: label must be one of the labels, got '{d.label}'{nearest(d.label, data.labels)}")
     if d.kind == "target_mean" and d.label is None:
         problems.append(f"{what}: target_mean needs a label")
+    if d.how == "as_of" and not data.time:
+        problems.append(f"{what}: how: as_of needs data.time, the column of the event's time")
     if d.kind == "history":
         problems.append(log.problem(d.of, what) if d.of else f"{what}: history needs of, the column that is collected")
         if not data.time:

@@ -9,9 +9,12 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from prerank.config import Derived
-from prerank.data.derive import history, statistic
+from prerank.config import Derived, Split
+from prerank.data.derive import FOLD_SEED, FOLDS, How, count, history, how_of, target_mean
+from prerank.data.hashing import uniform
+from prerank.metrics import auc
 
 ROWS = st.lists(
     st.tuples(
@@ -35,37 +38,73 @@ def average(labels: list[float]) -> float:
     return sum(labels) / len(labels) if labels else 0.0
 
 
+def known(how: How, i: int, rows: list[tuple]) -> list[tuple]:
+    """The train rows whose labels row i may know."""
+    fold = (uniform(np.arange(len(rows)), FOLD_SEED) * FOLDS).astype(int)
+    counted = [(j, r) for j, r in enumerate(rows) if r[3]]
+    if how == "as_of":
+        return [r for _, r in counted if r[2] < rows[i][2]]
+    if not rows[i][3]:
+        return [r for _, r in counted]
+    return [r for j, r in counted if (j != i if how == "leave_one_out" else fold[j] != fold[i])]
+
+
+@pytest.mark.parametrize("how", ["out_of_fold", "as_of", "leave_one_out"])
 @given(ROWS, st.sampled_from([0.0, 2.0]))
-def test_target_mean_leaves_the_row_out(rows: list[tuple], smoothing: float) -> None:
-    keys, _, _, train, labels = columns(rows)
+def test_target_mean_is_of_the_rows_that_a_row_may_know(how: How, rows: list[tuple], smoothing: float) -> None:
+    keys, _, ts, train, labels = columns(rows)
     setting = Derived(name="m", kind="target_mean", by="k", label="y", smoothing=smoothing)
-    out = statistic(setting, keys, train, labels)
-    counted = [r for r in rows if r[3]]
+    out = target_mean(setting, how, keys, train, labels, ts)
     for i, (key, *_rest) in enumerate(rows):
-        others = [(r[0], r[4]) for j, r in enumerate(rows) if r[3] and j != i]
-        mean = average([y for _, y in others])
-        assert out.rows[i] == pytest.approx(smooth([y for k, y in others if k is not None and k == key], mean, smoothing))
+        others = known(how, i, rows)
+        mean = average([r[4] for r in others])
+        assert out.rows[i] == pytest.approx(smooth([r[4] for r in others if key is not None and r[0] == key], mean, smoothing))
+    counted = [r for r in rows if r[3]]
     mean = average([r[4] for r in counted])
     served = out.serving(pl.Series([0, 1, 2, 3, 99, None], dtype=pl.Int64)).to_list()
     for key, value in zip([0, 1, 2, 3, 99, None], served, strict=True):
         assert value == pytest.approx(smooth([r[4] for r in counted if r[0] is not None and r[0] == key], mean, smoothing))
 
 
+@pytest.mark.parametrize("how", ["out_of_fold", "as_of", "leave_one_out"])
 @given(ROWS)
-def test_own_label_never_moves_own_value(rows: list[tuple]) -> None:
-    keys, _, _, train, labels = columns(rows)
+def test_own_label_never_moves_own_value(how: How, rows: list[tuple]) -> None:
+    keys, _, ts, train, labels = columns(rows)
     setting = Derived(name="m", kind="target_mean", by="k", label="y", smoothing=3.0)
-    for i in range(len(rows)):
+    for i in np.flatnonzero(train):
         flipped = labels.copy()
         flipped[i] = 1 - flipped[i]
-        a, b = (statistic(setting, keys, train, y).rows[i] for y in (labels, flipped))
+        a, b = (target_mean(setting, how, keys, train, y, ts).rows[i] for y in (labels, flipped))
         assert a == pytest.approx(b, abs=1e-12)
+
+
+def test_a_model_that_knows_the_key_reads_the_label_off_leave_one_out_alone() -> None:
+    """Labels drawn by lot: the best that can be said from key and value is which of the key's values are the low ones."""
+    rng = np.random.default_rng(0)
+    keys, labels, ts = rng.integers(0, 40, 20_000), rng.integers(0, 2, 20_000).astype(float), rng.permutation(20_000)
+    setting = Derived(name="m", kind="target_mean", by="k", label="y")
+    found = {}
+    for how in ("out_of_fold", "as_of", "leave_one_out"):
+        values = target_mean(setting, how, pl.Series(keys), np.ones(len(keys), bool), labels, ts).rows
+        middle = np.array([values[keys == k].mean() for k in range(40)])[keys]
+        found[how] = float(auc(middle - values, labels))
+    assert found["leave_one_out"] > 0.99
+    assert found["out_of_fold"] == pytest.approx(0.5, abs=0.06)  # a fold's mean of 100 labels, and no row's own
+    assert found["as_of"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_how_a_mean_is_made_where_nobody_says() -> None:
+    setting = Derived(name="m", kind="target_mean", by="k", label="y")
+    assert [how_of(setting, Split(kind=kind)) for kind in ("random", "user", "time")] == ["out_of_fold", "out_of_fold", "as_of"]
+    assert how_of(setting.model_copy(update={"how": "leave_one_out"}), Split(kind="time")) == "leave_one_out"
+    with pytest.raises(ValidationError, match="how: belongs to kind target_mean, this is count"):
+        Derived(name="n", kind="count", by="k", how="as_of")
 
 
 @given(ROWS)
 def test_count(rows: list[tuple]) -> None:
     keys, _, _, train, _ = columns(rows)
-    out = statistic(Derived(name="n", kind="count", by="k"), keys, train, None)
+    out = count(keys, train)
     for i, (key, *_rest) in enumerate(rows):
         assert out.rows[i] == sum(1 for j, r in enumerate(rows) if r[3] and j != i and r[0] is not None and r[0] == key)
     assert out.serving(pl.Series([0, 99])).to_list() == [sum(1 for r in rows if r[3] and r[0] == 0), 0]
