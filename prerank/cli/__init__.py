@@ -1,6 +1,7 @@
 """The command line: `prerank VERB ...`, one file a verb.
 
-    data  init  validate  train  tune  eval  consistency  teach  candidates  ensemble  prune  leaderboard  export  predict  serve  score  demo
+    data  init  validate  train  tune  eval  consistency  teach  candidates  ensemble  prune  leaderboard
+    export  predict  serve  score  demo
 
 Exit status: 0 done; 1 a threshold does not hold (`consistency`, one line "broken: ..." for each), or a bug of ours (a traceback);
 2 something to mend in what was given; 130 interrupted.

@@ -76,6 +76,8 @@ def consistency(
     bounds = load(thresholds) if thresholds else None
     if scored is not None:
         _only(split=split != "test", label=label)
+        if against == score:
+            raise ConfigError(f"--against: is --score itself, '{score}'")
         columns = Columns(request, score, ranking or "teacher_score", against, item, stage, bid, truth, user_events, item_events)
         given = read(scored, columns, logits=kind)
     else:

@@ -91,12 +91,13 @@ def _places(
         if slices:
             places.append(({"name": f"slices.{name}", "label": f"{name}: ", "metrics": record["slices"][slices[0]]["metrics"]}, bounds))
         else:
-            problems.append(f"{where}: slices: no slice '{name}' in these requests{nearest(name, record['slices'])}")
+            known = [s.partition(" (")[0] for s in record["slices"]]
+            problems.append(f"{where}: slices: no slice '{name}' in these requests{nearest(name, known)}")
     if thresholds.difference and "against" not in record:
         problems.append(f"{where}: difference: needs a second pre-ranker; give --against")
     elif thresholds.difference:
-        known = {**dict.fromkeys(record["metrics"]), **record["against"]["difference"]}
-        places.append(({"name": "difference", "label": "difference of ", "metrics": known}, thresholds.difference))
+        metrics = {**dict.fromkeys(record["metrics"]), **record["against"]["difference"]}
+        places.append(({"name": "difference", "label": "difference of ", "metrics": metrics}, thresholds.difference))
     return places
 
 

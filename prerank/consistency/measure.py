@@ -20,7 +20,7 @@ from prerank.batch import Stage
 from prerank.config import ConfigError
 from prerank.consistency.scored import Scored
 from prerank.consistency.view import View, Whose
-from prerank.metrics import Grouped, resampled_means, stage_recall
+from prerank.metrics import Grouped, Resampled, resampled_means, stage_recall
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,10 @@ def measure(scored: Scored, views: Mapping[Whose, View], settings: Settings) -> 
 
 def intervals(found: Mapping[str, Grouped], settings: Settings) -> dict[str, dict[str, Any]]:
     """Each metric's value, interval, and the requests behind it; what no request has a value for is None."""
-    known = {name: g for name, g in found.items() if g.skipped < len(g.values)}
-    drawn = resampled_means(known, resamples=settings.resamples, seed=settings.seed) if known else None
+    drawn = _drawn({name: g for name, g in found.items() if g.skipped < len(g.values)}, settings)
     plain = {}
     for name, g in found.items():
-        ends = drawn.interval(name, settings.level) if drawn and name in known else None
+        ends = drawn[name].interval(name, settings.level) if name in drawn else None
         plain[name] = {"value": g.value if ends else None, "low": ends and ends.low, "high": ends and ends.high,
                        "requests": len(g.values) - g.skipped, "skipped": g.skipped}  # fmt: skip
     return plain
@@ -104,11 +103,18 @@ def differences(first: Mapping[str, Grouped], other: Mapping[str, Grouped], sett
         if not neither.all():
             both |= {(name, who): Grouped(np.where(neither, np.nan, g.values), g.weights)
                      for who, g in (("a", first[name]), ("b", other[name]))}  # fmt: skip
-    if not both:
-        return {}
-    drawn = resampled_means({f"{who} {name}": g for (name, who), g in both.items()}, resamples=settings.resamples, seed=settings.seed)
-    found = {name: drawn.difference(f"a {name}", f"b {name}", settings.level) for name, who in both if who == "a"}
+    drawn = _drawn({f"{who} {name}": g for (name, who), g in both.items()}, settings)
+    found = {name: drawn[f"a {name}"].difference(f"a {name}", f"b {name}", settings.level) for name, who in both if who == "a"}
     return {name: {"value": d.value, "low": d.low, "high": d.high, "p": d.p} for name, d in found.items()}
+
+
+def _drawn(found: Mapping[str, Grouped], settings: Settings) -> dict[str, Resampled]:
+    """Resamples of each metric; metrics of as many requests share them (some slices have requests that others do not)."""
+    drawn: dict[str, Resampled] = {}
+    for size in {len(g.values) for g in found.values()}:
+        alike = {name: g for name, g in found.items() if len(g.values) == size}
+        drawn |= dict.fromkeys(alike, resampled_means(alike, resamples=settings.resamples, seed=settings.seed))
+    return drawn
 
 
 def _measures(scored: Scored, view: View, whose: Whose, settings: Settings) -> dict[str, Grouped]:

@@ -201,5 +201,7 @@ def _names(run: str | Path, ranking: str | Path | None, against: str | Path | No
     """Folders' names; whole paths where two have the same."""
     given = [Path(run), Path(ranking) if ranking else Path("the log's teacher"), Path(against) if against else Path("-")]
     short = [p.name for p in given]
+    if given[0] in given[1:]:
+        raise ConfigError(f"run '{run}': cannot be compared with itself; give another run to --ranking or --against")
     a, b, c = short if len(set(short)) == len(short) else [str(p) for p in given]
     return a, b, c

@@ -101,7 +101,7 @@ def test_negative_scores_have_no_regret():
 
 
 def test_bad_sizes_are_named():
-    with pytest.raises(ValueError, match=r"simulate: 1 <= show <= keep must hold, got show 3 and keep 2"):
+    with pytest.raises(ValueError, match=r"cascade: 1 <= show <= keep must hold, got show 3 and keep 2"):
         metrics.joint_recall([[1.0]], [[1.0]], 3, 2)
-    with pytest.raises(ValueError, match=r"simulate: truth must not be negative .*, 1 are, first at row 0: -1"):
+    with pytest.raises(ValueError, match=r"cascade: truth must not be negative .*, 1 are, first at row 0: -1"):
         metrics.joint_recall([[1.0, 2.0]], [[1.0, 2.0]], 1, 1, truth=[[-1.0, 1.0]])
