@@ -17,6 +17,8 @@ from prerank.towers import TwoTower
 MODELS: dict[str, dict[str, Any]] = {
     "mf": {"name": "mf", "width": 8},
     "history-mf": {"name": "history_mf", "width": 8},
+    "two-tower-fm": {"name": "two_tower_fm", "width": 8},
+    "two-tower-fm-id-history": {"name": "two_tower_fm", "width": 8, "id_head": 5, "id_history": True},
     "inttower-id-history": {"name": "inttower", "hidden": [16, 12], "heads": 2, "head_width": 6, "id_head": 5, "id_history": True},
     "dssm": {"name": "dssm", "hidden": [16, 12], "width": 8},
     "dssm-bare-cosine": {"name": "dssm", "hidden": [16, 12], "width": None, "temperature": "none", "bias": False, "activation": "tanh"},

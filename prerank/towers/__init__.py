@@ -14,10 +14,11 @@ from prerank.towers.mf import mf
 from prerank.towers.ranktower import ranktower
 from prerank.towers.rcg import rcg
 from prerank.towers.two_tower import TwoTower
+from prerank.towers.two_tower_fm import two_tower_fm
 
 TOWERS: dict[str, Callable[..., TwoTower]] = {
     "mf": mf, "history_mf": history_mf, "dssm": dssm, "inttower": inttower, "ranktower": ranktower, "dat": dat, "ihm_dat": ihm_dat,
-    "hit": hit, "rcg": rcg,
+    "hit": hit, "rcg": rcg, "two_tower_fm": two_tower_fm,
 }  # fmt: skip
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "mf",
     "ranktower",
     "rcg",
+    "two_tower_fm",
 ]
