@@ -89,13 +89,13 @@ def outcome_features(sources: Sources, found: Findings) -> None:
 
 
 def means_beside_their_key(sources: Sources, found: Findings) -> None:
-    """A mean without a row's own label still tells it to a model that knows the key: one value for the positives, one for the others.
+    """A mean of all other rows still tells a row's label to a model that knows the key: one value for the positives, one for the others.
 
     Bins do not hide it: an edge may lie between the two.
     """
     features = [f for f in sources.data.features if f.field]
     for setting in sources.data.derive:
-        if setting.kind == "target_mean" and any(f.source == setting.by and f.kind == "categorical" for f in features):
+        if setting.how == "leave_one_out" and any(f.source == setting.by and f.kind == "categorical" for f in features):
             found.warnings += [f"feature '{f.name}': a model that also reads '{setting.by}' can tell a train row's label from it, and "
-                               "then learns less of what holds for other rows; leave one of them out, or compare validation metrics"
+                               "then learns less of what holds for other rows; take how: out_of_fold (or as_of), or leave one of them out"
                                for f in features if f.source == setting.name]  # fmt: skip

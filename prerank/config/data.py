@@ -75,7 +75,7 @@ class Split(Strict):
 class Derived(Strict):
     """A column made from the log itself without looking into the future.
 
-    target_mean   smoothed mean of a label by a key, from train rows only, a train row's own label left out
+    target_mean   smoothed mean of a label by a key, from train rows only; `how` says which of them a train row's own mean is of
     count         number of train rows of the key, a train row itself left out
     history       the key's earlier values of a column (as of the row's time), most recent last
     """
@@ -87,6 +87,15 @@ class Derived(Strict):
     of: str | None = Field(None, description="history: the column that is collected, e.g. item_id")
     smoothing: float = Field(10.0, ge=0, description="target_mean: weight of the overall mean, in rows")
     max_length: int = Field(50, ge=1, description="history: how many are kept")
+    how: Literal["out_of_fold", "as_of", "leave_one_out"] | None = Field(
+        None, description="target_mean: whose labels a train row's mean is of; default: as_of in a split by time, else out_of_fold"
+    )
+
+    @model_validator(mode="after")
+    def _how_is_of_means(self) -> Derived:
+        if self.how is not None and self.kind != "target_mean":
+            raise ValueError(f"how: belongs to kind target_mean, this is {self.kind}")
+        return self
 
 
 class Data(Strict):

@@ -225,7 +225,7 @@ def test_a_column_named_like_an_outcome_is_a_warning(check):
 @pytest.mark.parametrize(("field", "bins"), [(True, None), (True, 8), (False, None)])
 def test_a_mean_label_beside_its_key_is_a_warning(check, field, bins):
     settings = config()
-    settings["data"]["derive"] = [{"name": "m", "kind": "target_mean", "by": "item_id", "label": "click"}]
+    settings["data"]["derive"] = [{"name": "m", "kind": "target_mean", "by": "item_id", "label": "click", "how": "leave_one_out"}]
     features = [f for f in settings["data"]["features"] if f["name"] != "item_id"]
     made = {"name": "m", "side": "item", "kind": "numeric", **({"bins": bins} if bins else {})}
     settings["data"]["features"] = [*features, {"name": "item_id", "side": "item", "field": field}, made]
