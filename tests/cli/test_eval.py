@@ -25,3 +25,18 @@ def test_train_rows_of_a_model_with_histories_are_marked(tmp_path: Path, model: 
         assert done.exit_code == 0, done.stderr
         said[split] = json.loads(done.stdout)["leaky"]
     assert said == {"train": "the model's histories hold the train rows' own labels" if flatters else None, "test": None}
+
+
+def test_the_pool_is_stated_with_its_metrics(tmp_path: Path) -> None:
+    planted_log(2000, 50, 40).write_parquet(tmp_path / "log.parquet")
+    pool = {"by": "user", "stages": {"impression": "all", "random": 10}, "at": [5]}
+    train(parse(settings(tmp_path, evaluation=pool, **{"training.epochs": 1, "output": str(tmp_path / "run")})))
+    done = CliRunner().invoke(app, ["eval", str(tmp_path / "run"), "--json", "--resamples", "20"])
+    assert done.exit_code == 0, done.stderr
+    ranking = json.loads(done.stdout)["ranking"]
+    assert ranking["pool"].endswith("impression all, random 10, without what the user was shown in train")
+    for name in ("recall@5", "ndcg@5"):
+        low, high = ranking["metrics"][name]["interval"]
+        assert low <= ranking["metrics"][name]["value"] <= high
+    done = CliRunner().invoke(app, ["eval", str(tmp_path / "run"), "--resamples", "0"])
+    assert "recall@5" in done.stdout

@@ -83,7 +83,8 @@ def wait_for(condition, process: subprocess.Popen[str], seconds: float = 60) -> 
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(planted: Path, tmp_path: Path) -> None:
     model = {**INTTOWER, "id_head": 8, "id_history": True}
     changes = {"model": model, "training.checkpoint_seconds": 0.05, "training.epochs": 3, "training.batch_size": 128,
-               "training.average": 0.9}  # fmt: skip
+               "training.average": 0.9,
+               "objective": [{"loss": "logloss"}, {"loss": "arf", "lists": "batch", "weight": 0.1}]}  # a term that learns weights
     whole, _ = train(parse(settings(planted, **changes, output=str(tmp_path / "whole"))))
     config = settings(planted, **changes, output=str(tmp_path / "killed"))
     process = start(config, tmp_path)
