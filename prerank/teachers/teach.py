@@ -96,7 +96,7 @@ def _check(members: Mapping[str, Config], hidden: Config | None, out: Path) -> C
         schema = config.data.schema_()
         build.objective(config.objective, schema)
         build.check_model(config.model, schema, config.objective)
-        for part in ("log", "split", "drop", "labels", "deduplicate", "user_id", "item_id", "time"):
+        for part in ("log", "split", "drop", "labels", "deduplicate", "user_id", "item_id", "time", "stage"):
             if getattr(config.data, part) != getattr(first.data, part):
                 raise ConfigError(
                     f"teach: all configs must have the same data.{part}; those of '{next(iter(resolved))}' and '{name}' differ"

@@ -106,6 +106,17 @@ def test_several_rankers_are_weighted_as_an_ensemble_is(folder: Path, tmp_path: 
         np.testing.assert_allclose(frame[f"teacher_score_{label}"].to_numpy()[rows], sigmoid(z), atol=1e-6)
 
 
+def test_rankers_learn_impressions_and_score_every_stage(tmp_path: Path) -> None:
+    stages = np.random.default_rng(5).choice(["impression", "recall", "ranking"], 1500, p=[0.6, 0.2, 0.2])
+    numbered(1500).with_columns(stage=pl.Series(stages)).write_parquet(tmp_path / "log.parquet")
+    taught = teach({"mlp": config(tmp_path, **{"data.stage": {"column": "stage"}})}, tmp_path / "t.parquet", folds=2)
+    assert taught.scored == 1500
+    for fold in ("whole", "fold-0"):
+        dataset = open_run(tmp_path / "t.runs" / "mlp" / fold).dataset
+        assert (stages[dataset.rows("train")] == "impression").all()
+        assert len(dataset.rows("train", None)) > len(dataset.rows("train"))
+
+
 def test_finished_folds_are_not_repeated(folder: Path, tmp_path: Path) -> None:
     member, out = {"mlp": config(folder)}, tmp_path / "t.parquet"
     teach(member, out, folds=2)
