@@ -42,7 +42,8 @@ def open_sources(data: Data, found: Findings) -> Sources | None:
         found.errors.append("data.log: a log is needed (or data.recipe, a data set the house knows)")
         return None
     paths = {"log": data.log, "users": data.users, "items": data.items}
-    tables = {role: found.attempt(partial(Table, path, role)) for role, path in paths.items() if path}
+    lists = {"log": data.explode}
+    tables = {role: found.attempt(partial(Table, path, role, lists.get(role, ()))) for role, path in paths.items() if path}
     if tables["log"] is None:
         return None
     if None not in tables.values():

@@ -15,9 +15,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from prerank.batch import Stage
 from prerank.cli.findings import Findings, means_beside_their_key, open_sources, outcome_features
 from prerank.cli.leaks import SUSPICIOUS, Sample, column_auc
 from prerank.config import Data
+from prerank.data import stages
 from prerank.data.encoder import Vector
 from prerank.data.entities import Entities
 from prerank.data.fit import Walk
@@ -42,7 +44,8 @@ def inspect(data: Data) -> Findings:
         return found
     outcome_features(sources, found)
     means_beside_their_key(sources, found)
-    log = found.attempt(lambda: Log(sources.log, sources.data)) or Log(sources.log, sources.data.model_copy(update={"drop": None}))
+    kept = sources.data.model_copy(update={"drop": None})
+    log = found.attempt(lambda: Log(sources.log, sources.data, sources.candidates)) or Log(sources.log, kept, sources.candidates)
     walk = Walk(sources, log, Splitter(data.split), {})
     splitter = found.attempt(lambda: _splitter(walk))
     _Inspector(walk, splitter, found).run()
@@ -75,8 +78,12 @@ class _Inspector:
         self.positives = dict.fromkeys(names, 0)
         self.ids = {s: Counts(self.sources.id_type(s)) for s in SIDES}
         self.splits = np.zeros(3, np.int64)
+        self.by_stage = np.zeros(len(Stage), np.int64)
         self.sample = Sample()
         self.readings: dict[str, Reading] = {s: partial(self.walk.ids, side=s) for s in SIDES}
+        self.readings |= {"stage": self.walk.stages} if self.sources.staged else {}
+        self.readings |= self._beside_labels()
+        self.of_candidates = set(self.readings)
         self.readings |= {f"label {n}": self._label(n) for n in names}
         self.readings |= {f"feature {f.name}": self._feature(f) for f in self.sources.features("log")}
 
@@ -97,7 +104,9 @@ class _Inspector:
     def _read_log(self) -> None:
         columns: dict[str, pl.DataType | None] = dict.fromkeys(self.sources.log_columns())
         for events in self.walk.log.walk(columns):
-            values = {name: self._read(name, events) for name in list(self.readings)}
+            values = {name: self._read(name, events) for name in list(self.readings) if not events.made or name in self.of_candidates}
+            stage = values.get("stage")
+            self.by_stage += np.bincount(np.zeros(len(events.frame), np.int8) if stage is None else stage, minlength=len(Stage))
             ids = {s: values[s] for s in SIDES}
             split = self._split(events, ids["user"])
             self.splits += np.bincount(split, minlength=3)
@@ -109,7 +118,8 @@ class _Inspector:
                 self.constant[name].update(label[split == NAMES["train"]])
                 self.positives[name] += int((label > 0).sum())
             on = {f"label {n}": pl.Series(label[:, 0]) for n, label in labels.items()}
-            self.sample.add(events.frame.with_columns(**on))
+            if not events.made:
+                self.sample.add(events.frame.with_columns(**on))
 
     def _read(self, name: str, events: Events) -> Any:
         """What a reading gives of a batch; after its first failure it is never asked again."""
@@ -138,7 +148,23 @@ class _Inspector:
     def _label(self, name: str) -> Reading:
         label = Labels({name: self.sources.data.labels[name]}, self.sources.log)
         types = {c: self.sources.log.typed(c) for c in label.columns}
-        return lambda events: label.compute(_typed(events, types).frame, events.place)
+        return lambda events: label.compute(_typed(events, types).frame, events.place, self._stage_of(events))
+
+    def _stage_of(self, events: Events) -> NDArray[np.int8] | None:
+        """Stages of a batch; where they could not be read no row is taken for an impression, which would need labels."""
+        if "stage" in self.readings:
+            return self.walk.stages(events)
+        return np.full(len(events.frame), Stage.RECALL, np.int8) if self.sources.staged else None
+
+    def _beside_labels(self) -> dict[str, Reading]:
+        """The teacher's scores and the bids, where there are any."""
+        data = self.sources.data
+        found: dict[str, Reading] = {}
+        if (teacher := data.teacher) is not None:
+            found["teacher"] = lambda events: stages.teacher(teacher, events.frame, events.place)
+        if (bid := data.bid) is not None:
+            found["bid"] = lambda events: stages.bid(events.frame[bid], events.place)
+        return found
 
     def _feature(self, feature: Feature) -> Reading:
         check = self._check(feature)
@@ -181,8 +207,12 @@ class _Inspector:
         self.found.facts.append(f"{rows:,} rows, {users:,} users, {items:,} items")
         if self.by_split and rows:
             self.found.facts.append("split " + ", ".join(f"{n} {c:,}" for n, c in zip(NAMES, self.splits.tolist(), strict=True)))
+        if "stage" in self.readings:
+            held = zip(Stage, self.by_stage.tolist(), strict=True)
+            self.found.facts.append("stages " + ", ".join(f"{stage.name.lower()} {n:,}" for stage, n in held if n))
+        shown = int(self.by_stage[Stage.IMPRESSION])
         self.found.facts += [
-            f"label {n}: {p / rows:.1%} positive" for n, p in self.positives.items() if rows and f"label {n}" in self.readings
+            f"label {n}: {p / shown:.1%} positive" for n, p in self.positives.items() if shown and f"label {n}" in self.readings
         ]
 
     def _leaks(self, entities: dict[Entity, Entities | None]) -> None:

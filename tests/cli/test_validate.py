@@ -274,3 +274,29 @@ def test_in_a_real_process(tmp_path):
     done = subprocess.run([sys.executable, "-m", "prerank", "validate", "c.yaml"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("c.yaml: ok; 3,000 rows")
+
+
+def staged():
+    """The small log as a cascade's: every third row is an impression, the others have no label."""
+    tables, settings = frames(), config()
+    stage = np.where(np.arange(N) % 3 == 0, "impression", "recall")
+    log = tables["log"].with_columns(stage=pl.Series(stage), bid=pl.lit(1.0), score=pl.lit(0.5))
+    tables["log"] = log.with_columns(click=pl.when(pl.col("stage") == "impression").then("click"))
+    settings["data"] |= {"stage": {"column": "stage"}, "bid": "bid", "teacher": {"column": "score"}}
+    return settings, tables
+
+
+def test_a_cascades_log_is_summed_up_by_stage(check):
+    status, errors, _, out = check(*staged())
+    assert (status, errors) == (0, [])
+    assert "stages impression 1,000, recall 2,000" in out
+
+
+def test_every_fault_of_a_cascades_log_is_named(check):
+    settings, tables = staged()
+    log = tables["log"].with_columns(stage=pl.lit("shown"), bid=pl.lit(-1.0), score=pl.lit("high"))
+    status, errors, _, _ = check(settings, {**tables, "log": log})
+    assert status == 2
+    said = "\n".join(errors)
+    for part in ("stage 'stage': unknown value, first at row 1", "bid 'bid': must be 0 or more", "teacher, column 'score': 3000 values"):
+        assert part in said
