@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 WRITTEN = ("search.yaml", "journal.log", "trials.json", "best.yaml")
 STARTUP = 5  # trials that finish before any is pruned
+UNJUDGED = 3  # a trial's first 1/3 of the epochs: small rates, which often win, are behind at first
 DRAWS = 10  # draws a trial, after which what is left of a small space is let be
 AGAIN = 2  # how often a trial that took the process with it is tried
 
@@ -88,7 +89,8 @@ class _Search:
         self.settings, self.base, self.folder, self.dataset, self.say, self.progress = settings, base, folder, dataset, say, progress
         self.metric = base.training.monitor
         self.trials = int(min(settings.trials, math.prod(r.size for r in settings.space.values())))  # a small space has no more
-        self.study = _study(folder, settings, "minimize" if self.metric == "logloss" else "maximize")
+        direction = "minimize" if self.metric == "logloss" else "maximize"
+        self.study = _study(folder, settings, direction, base.training.epochs)
 
     def go(self) -> Tuned:
         self._take_up()
@@ -232,7 +234,7 @@ class _Search:
         return Tuned(self.folder, self.folder / "best.yaml", self._values(best), float(best.value), [self._line(t) for t in done])
 
 
-def _study(folder: Path, settings: Tune, direction: Any) -> optuna.Study:
+def _study(folder: Path, settings: Tune, direction: Any, epochs: int) -> optuna.Study:
     """The study in the folder's journal, made when there is none."""
     import optuna
     from optuna.storages import JournalStorage
@@ -241,7 +243,8 @@ def _study(folder: Path, settings: Tune, direction: Any) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _mend(folder / "journal.log")
     storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP) if settings.prune else optuna.pruners.NopPruner()
+    median = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=epochs // UNJUDGED)
+    pruner = median if settings.prune else optuna.pruners.NopPruner()
     return optuna.create_study(storage=storage, study_name="prerank", direction=direction, load_if_exists=True, pruner=pruner,
                                sampler=_sampler(settings, 0))  # fmt: skip
 

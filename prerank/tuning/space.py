@@ -105,7 +105,7 @@ class Tune(_Strict):
     trials: int = Field(20, ge=1, description="how many are tried, all together")
     metric: Literal["auc", "gauc", "logloss"] | None = Field(None, description="on validation; default: the run's `training.monitor`")
     latency: Latency | None = Field(None, description="budget that the answer must keep")
-    prune: bool = Field(True, description="stop a trial whose best epoch is below the median of the others at its age")
+    prune: bool = Field(True, description="after a third of the epochs stop a trial that is below the median")
     seed: int = Field(0, ge=0, lt=2**31, description="of what is drawn; trainings keep their own")
     output: str | None = Field(None, description="folder of the search; default: the run's, with -tune")
 

@@ -179,7 +179,7 @@ def test_what_is_too_slow_is_not_trained(place: Path, monkeypatch: pytest.Monkey
 def test_bad_trials_are_pruned(place: Path) -> None:
     space = {"training.optimizer.lr": {"choices": [0.03, 0.02, 0.04, 0.05, 0.025, 1e-7]}}
     raw = yaml.safe_load((place / "run.yaml").read_text())
-    raw["training"] |= {"epochs": 4, "patience": 4}
+    raw["training"] |= {"epochs": 6, "patience": 6}
     (place / "run.yaml").write_text(yaml.safe_dump(raw))
     tuned = tune(a_search(place, trials=6, space=space))
     worst = [t for t in tuned.trials if t["training.optimizer.lr"] == 1e-7]
@@ -187,6 +187,7 @@ def test_bad_trials_are_pruned(place: Path) -> None:
     pruned = [t for t in tuned.trials if t["state"] == "pruned"]
     assert pruned
     assert pruned[0]["why"].startswith("below the median after epoch ")
+    assert int(pruned[0]["why"].rsplit(" ", 1)[1]) >= 2  # not in the first third of them
     assert not {tuned.best["training.optimizer.lr"]} & {t["training.optimizer.lr"] for t in pruned}
 
 
