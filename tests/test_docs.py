@@ -16,6 +16,7 @@ from docs import generate, settings
 from prerank.cli import VERBS
 from prerank.cli.verbs import load
 from prerank.config import checked, parse
+from prerank.consistency import Thresholds
 from prerank.tuning import Tune
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +113,9 @@ def test_yaml_parses(path):
         raw = yaml.safe_load(body)
         if body.startswith("# search:"):
             checked(Tune, raw, page(path)).base()
+            continue
+        if body.startswith("# gate:"):
+            checked(Thresholds, raw, page(path))
             continue
         section = re.match(r"# fragment of (data|training)", body)
         if section and section[1] == "data":

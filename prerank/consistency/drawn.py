@@ -50,12 +50,12 @@ def _differences(record: Mapping[str, Any], folder: Path) -> Drawn:
     rows = {metric: {"difference": (d["value"], d["low"], d["high"])} for metric, d in record["against"]["difference"].items()}
     path = forest(rows, folder / "difference.png", metric=f"{name} minus {other}", title="Difference, paired by request", line=0.0,
                   subtitle=f"{record['settings']['level']:.0%} interval; less is better for regret")  # fmt: skip
-    return {"difference": (path, "An interval that does not touch the dashed line is a difference that other requests would show, too.")}
+    return {"difference": (path, "Where an interval does not touch the dashed line, these requests tell the two apart.")}
 
 
 def _slices(record: Mapping[str, Any], names: Mapping[str, str], folder: Path) -> Drawn:
     drawn: Drawn = {}
-    for metric in (*(f"overlap@{k}" for k in record["settings"]["at"]), "weighted_tau"):
+    for metric in (f"overlap@{k}" for k in record["settings"]["at"]):
         rows: dict[str, dict[str, tuple[float, float, float]]] = {}
         for label, found in {"all": record, **record["slices"]}.items():
             against = found.get("against", {})

@@ -19,7 +19,7 @@ _STYLE = f"""
 :root {{ color-scheme: light; }}
 * {{ box-sizing: border-box; }}
 body {{ margin: 0; background: #fff; color: {INK}; font: 15px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }}
-main {{ max-width: 1080px; margin: 0 auto; padding: 28px 24px 60px; }}
+main {{ max-width: 1180px; margin: 0 auto; padding: 28px 24px 60px; }}
 h1 {{ font-size: 25px; line-height: 1.25; margin: 0 0 4px; }}
 h2 {{ font-size: 19px; margin: 38px 0 8px; padding-top: 14px; border-top: 1px solid {GRID}; }}
 p, ul {{ margin: 6px 0 10px; max-width: 78ch; }}
@@ -28,10 +28,10 @@ p, ul {{ margin: 6px 0 10px; max-width: 78ch; }}
 .good {{ border-color: {GOOD}; }}
 .bad {{ border-color: {BAD}; }}
 .wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; margin: 10px 0 6px; }}
+table {{ border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: 10px 0 6px; }}
 th, td {{ padding: 5px 12px 5px 0; text-align: left; border-bottom: 1px solid {GRID}; vertical-align: baseline; white-space: nowrap; }}
 th {{ font-weight: 600; border-bottom: 2px solid {INK}; }}
-th.number, td.number {{ text-align: right; padding: 5px 8px 5px 14px; }}
+th.number, td.number {{ text-align: right; padding: 5px 5px 5px 9px; }}
 td small {{ display: block; white-space: normal; color: {MUTED}; font-size: 12px; line-height: 1.35; max-width: 52ch; }}
 .one {{ max-width: 760px; margin: 14px 0; }}
 .pictures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 18px; margin: 14px 0; }}

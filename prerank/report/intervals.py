@@ -60,7 +60,7 @@ def forest(
 ) -> Path:
     """rows: label -> series -> (value, low, high); line: a value to compare with (0 for differences)."""
     names = list(dict.fromkeys(name for row in not_empty("forest", rows).values() for name in row))
-    figure, axes = canvas(title, subtitle=subtitle, height=1.5 + 0.30 * len(rows) * len(names) + 0.12 * len(rows), width=7.6)
+    figure, axes = canvas(title, subtitle=subtitle, height=1.5 + (0.24 * len(names) + 0.06) * len(rows), width=7.6)
     step = 0.62 / len(names)
     if line is not None:
         axes.axvline(line, color=MUTED, linewidth=1.2, linestyle=(0, (4, 2)), zorder=1)
@@ -73,7 +73,8 @@ def forest(
             axes.errorbar(value, at, xerr=reach, color=colour(i), marker=marker(i), markersize=6, elinewidth=1.6, capsize=3,
                           linestyle="none", label=None if name in labelled else name)  # fmt: skip
             text = f"{value:.{digits}f}"
-            axes.annotate(text, (high, at), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK)
+            axes.annotate(text, (high, at), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK,
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85})  # fmt: skip
             labelled.add(name)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.tick_params(axis="y", labelcolor=INK, labelsize=9.5, length=0)

@@ -47,7 +47,7 @@ def test_the_page_is_whole_and_alone(record) -> None:
     text = page(record)
     tags = Tags(text).seen
     images = [attrs for tag, attrs in tags if tag == "img"]
-    assert len(images) == 8  # overlap, regret, joint recall, histogram, differences, slices by overlap@3, overlap@10 and weighted tau
+    assert len(images) == 7  # overlap, regret, joint recall, histogram, differences, slices by overlap@3 and overlap@10
     assert all(i["src"].startswith("data:image/png;base64,") and i["alt"] for i in images)
     assert not [t for t, a in tags if t in ("script", "link", "iframe") or a.get("href")]
     assert "http" not in re.sub(r'src="[^"]*"', "", text)
