@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from prerank import build
-from prerank.config import ConfigError, Model, TermConfig
+from prerank.config import Config, ConfigError, Model, TermConfig
 from prerank.schema import Schema
 from prerank.towers import TOWERS
 from tests.conftest import SIZES, remember, small_batch, small_schema
@@ -113,3 +113,54 @@ def test_the_price_of_a_choice_needs_a_choice() -> None:
         refused = f"objective 'complexity': needs a model that learns which fields to keep, fscd without keep; '{raw['name']}' does not"
         with pytest.raises(ConfigError, match=refused):
             build.check_model(Model.model_validate(raw), small_schema(), terms)
+
+
+def checked(objective: list[dict[str, object]], *, labels: tuple[str, ...] = ("like",), data: dict[str, object] | None = None,
+            training: dict[str, object] | None = None) -> None:  # fmt: skip
+    config = Config.model_validate({"data": data or {}, "objective": objective, "training": training or {}})
+    build.check_terms(config, config.data, small_schema(labels))
+
+
+LISTS = {"lists": {"stages": {"impression": "all", "ranking": 50}}}
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ([{"loss": "distillation"}],
+         "objective 'distillation': reads the ranking model's score of each candidate, which the data do not give; set data.teacher"),
+        ([{"loss": "lcron", "then": 0.5}], "objective 'lcron': reads the ranking model's score"),
+        ([{"loss": "copr", "by": "label"}], "objective 'copr': reads the bid of each candidate, which the data do not give; set data.bid"),
+        ([{"loss": "logloss"}, {"loss": "softsort", "stages": ["recall", "random"]}],
+         "objective 'softsort': looks at the stages recall, random, of which training loads none .it loads impression, ranking.; "
+         "name them in training.lists.stages"),
+    ],
+)  # fmt: skip
+def test_terms_without_what_they_look_at(objective: list[dict[str, object]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        checked(objective, training=LISTS)
+
+
+def test_terms_with_what_they_look_at() -> None:
+    objective = [{"loss": "distillation"}, {"loss": "copr"}, {"loss": "am_rankmax", "stages": ["impression", "random"]}]
+    checked(objective, training=LISTS, data={"teacher": {"column": "score"}, "bid": "bid"})
+
+
+@pytest.mark.parametrize("term", [{"loss": "bpr"}, {"loss": "softsort"}, {"loss": "arf"}, {"loss": "distillation", "kind": "pairwise"}])
+def test_own_lists_need_lists(term: dict[str, object]) -> None:
+    data = {"teacher": {"column": "score"}}
+    message = (f"objective '{term['loss']}': compares the candidates of a list, and every list here holds one .click rows.; set lists: "
+               "batch to compare all rows of a batch, or training.lists to learn from lists")  # fmt: skip
+    with pytest.raises(ConfigError, match=message):
+        checked([term], data=data)
+    checked([term], data=data, training=LISTS)
+    checked([{**term, "lists": "batch"}], data=data)
+
+
+def test_labels_without_a_term_are_named() -> None:
+    schema = small_schema(("click", "buy", "share"))
+    assert build.unlearned([term(loss="logloss", label="click"), term(loss="bpr", label="share")], schema) == ["buy"]
+    assert build.unlearned([term(loss="jrc", label="click", energy="buy")], schema) == ["share"]
+    with pytest.raises(ConfigError, match="label 'click': the epoch is chosen on it, and no term of the objective looks at it"):
+        checked([{"loss": "logloss", "label": "buy"}], labels=("click", "buy"))
+    checked([{"loss": "logloss", "label": "click"}], labels=("click", "buy"))

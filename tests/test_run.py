@@ -10,6 +10,7 @@ import torch
 
 from prerank.config import ConfigError, parse
 from prerank.run import open_run, train
+from prerank.training import Quiet
 from prerank.training.offline import device_of
 from tests.training.conftest import planted_log, settings
 
@@ -113,3 +114,48 @@ def test_jrc_keeps_its_first_logit_a_probabilitys(folder: Path, tmp_path: Path) 
     assert 1 / (1 + np.exp(-z[:, 0].mean())) == pytest.approx(y[:, 0].mean(), abs=0.1)
     assert result.best is not None
     assert result.best > 0.6
+
+
+HYBRID = [
+    {"loss": "distillation", "weight": 0.2, "stages": ["impression"]},
+    {"loss": "softsort", "weight": 0.2, "temperature": 4.0},
+    {"loss": "am_rankmax", "weight": 0.5, "stages": ["impression", "random"]},
+    {"loss": "arf", "weight": 0.1},
+]
+
+
+def cascade(folder: Path, out: Path, objective: list[dict[str, object]], **changes: object) -> dict[str, object]:
+    log = pl.read_parquet(folder / "log.parquet")
+    log = log.with_columns(score=1 / (1 + (-pl.col("utility")).exp()), raw=pl.col("utility"))
+    log.with_columns(score=pl.when(pl.col("ts") % 5 == 0).then(None).otherwise(pl.col("score"))).write_parquet(out / "log.parquet")
+    lists = {"by": "user", "stages": {"impression": "all", "random": 10}}
+    given = {"data.teacher": {"column": "score"}, "training.lists": lists, "training.batch_size": 8, "objective": objective}
+    return settings(out, output=str(out / "run"), **{**given, **changes})
+
+
+def test_the_hybrid_objective_learns_from_lists_and_is_itemised(folder: Path, tmp_path: Path) -> None:
+    _, result = train(parse(cascade(folder, tmp_path, HYBRID, **{"training.optimizer": {"lr": 0.03}, "training.epochs": 8})))
+    assert {"loss", "distillation", "softsort", "am_rankmax", "arf"} <= result.history[-1].keys()
+    assert result.best is not None
+    assert result.best > 0.6
+
+
+def test_scores_that_a_term_cannot_take_are_told_before_training(folder: Path, tmp_path: Path) -> None:
+    raw = cascade(folder, tmp_path, HYBRID, **{"data.teacher": {"column": "raw"}})
+    with pytest.raises(ConfigError, match="objective 'distillation': kind softmax needs scores of at least 0; got -"):
+        train(parse(raw))
+    assert not (tmp_path / "run" / "history.jsonl").exists()
+
+
+def test_a_label_without_a_term_is_said_and_not_evaluated(folder: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Heard(Quiet):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    labels = {"click": {"column": "click"}, "deep": {"rule": "level > 1"}}
+    config = parse(settings(folder, output=str(tmp_path / "run"), objective=[{"loss": "logloss"}], **{"data.labels": labels}))
+    run, _ = train(config, progress=Heard())
+    assert "label 'deep': no term of the objective looks at it; its logit is neither trained nor evaluated" in said
+    assert list(run.evaluate("test", resamples=0)) == ["click"]

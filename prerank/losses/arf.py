@@ -9,7 +9,7 @@ from prerank.batch import Batch, Output
 from prerank.losses.lists import differ, kept, mean_over_lists
 from prerank.losses.objective import Lists, Term
 from prerank.losses.parts import by_parts
-from prerank.losses.relaxation import NeuralSort
+from prerank.losses.relaxation import TINY, NeuralSort
 from prerank.losses.survival import Passes, check_passes, first_places, places_of, speak, truth
 
 
@@ -38,7 +38,7 @@ def arf(logits: Tensor, labels: Tensor, *, where: Tensor | None = None, passes: 
     def values(z: Tensor, keep: Tensor, y: Tensor) -> Tensor:
         said, first = of_logits.rows(z, keep), places_of(passes, keep)
         with torch.no_grad():
-            wanted = of_labels.rows(y, keep).exp()
+            wanted = of_labels.rows(y, keep).clamp(min=TINY).exp()
             real, number = truth(y, keep, top)
         relaxed = (first_places(said, first) - first.to(z.dtype).log().unsqueeze(1)).masked_fill(~keep, 0.0)
         inside = (torch.arange(z.shape[1], device=z.device) < keep.sum(dim=1, keepdim=True)).unsqueeze(2) & keep.unsqueeze(1)

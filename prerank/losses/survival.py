@@ -9,6 +9,7 @@ from prerank.losses.lists import differ, floored, top_share
 from prerank.losses.relaxation import in_places
 
 Passes = int | float
+NOTHING = -60.0  # logarithm of what a sum does not notice
 
 
 def check_passes(name: str, passes: Passes) -> None:
@@ -42,7 +43,7 @@ def speak(labels: Tensor, keep: Tensor, top: int | None) -> Tensor:
 
 def first_places(rows: Tensor, places: Tensor) -> Tensor:
     """log of each candidate's mass in the first places.  # log P [l, m, m], [l] -> [l, m]"""
-    return floored(rows, _before(rows, places).expand_as(rows)).logsumexp(dim=1)
+    return _log_sum(rows, _before(rows, places))
 
 
 def survival(rows: Tensor, keep: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,10 +53,16 @@ def survival(rows: Tensor, keep: Tensor, places: Tensor) -> tuple[Tensor, Tensor
     rows log P [l, m, m], places [l] -> [l, m], [l, m]
     """
     inside, first = in_places(keep).unsqueeze(2), _before(rows, places)
-    total = floored(rows, inside.expand_as(rows)).logsumexp(dim=1)
-    passes = floored(rows, (inside & first).expand_as(rows)).logsumexp(dim=1) - total
-    fails = floored(rows, (inside & ~first).expand_as(rows)).logsumexp(dim=1) - total
-    return passes, fails
+    passes, fails = _log_sum(rows, inside & first), _log_sum(rows, inside & ~first)
+    total = torch.logaddexp(passes, fails)
+    return passes - total, fails - total
+
+
+def _log_sum(rows: Tensor, mask: Tensor) -> Tensor:
+    """logsumexp over the places; what is far below the largest is cut off before exp, which is slow where it underflows.  # [l, m]"""
+    rows = floored(rows, mask.expand_as(rows))
+    top = rows.detach().amax(dim=1, keepdim=True)
+    return (rows - top).clamp(min=NOTHING).exp().sum(dim=1).log() + top.squeeze(1)
 
 
 def _before(rows: Tensor, places: Tensor) -> Tensor:
