@@ -23,7 +23,7 @@ from prerank import build
 from prerank.config import ConfigError
 from prerank.data import prepare
 from prerank.datasets import recipe, resolve
-from prerank.leaderboard import latency, pool, summary, tables
+from prerank.leaderboard import latency, pool, pooled, summary, tables
 from prerank.leaderboard.board import Board, Entry, load
 from prerank.leaderboard.pool import Job
 from prerank.leaderboard.show import Show
@@ -83,10 +83,12 @@ def _record(board: Board, path: Path, trained: Sequence[Trained], before: dict[s
         "trainings": {t.entry.label: [t.folders[s].name for s in t.finished] for t in ready},
     }  # fmt: skip
     if before.get("trainings") == record["trainings"] and before.get("baseline") == board.baseline:
-        record["compared"] = before["compared"]
+        record |= {name: before.get(name, {}) for name in ("compared", "compared_in_pool")}
     else:
         console.print(f"comparing {len(ready)} rows", highlight=False)
         record["compared"] = summary.compared(ready, board)
+        folders = {t.entry.label: [t.folders[seed] for seed in t.finished] for t in ready}
+        record["compared_in_pool"] = pooled.compared(folders, rows, board.baseline)
     firsts = {t.entry.label: t.folders[t.finished[0]] for t in ready}
     of = {label: folder.name for label, folder in firsts.items()}
     record["latency"] = before["latency"] if not again and before.get("latency", {}).get("of") == of else {"of": of}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from prerank.leaderboard import pooled
 from prerank.leaderboard.board import Board, Entry
 from prerank.leaderboard.state import State, kept
 from prerank.metrics import Resampled, resampled
@@ -53,7 +54,7 @@ def row(trained: Trained, board: Board) -> dict[str, Any]:
     }
     found |= {k: measured[0][k] for k in ("parameters", "user_tower_parameters")}
     found |= {k: [m[k] for m in measured] for k in ("rows_per_second", "rows_per_cpu_second", "rows", "seconds", "epochs", "best_epoch")}
-    return found
+    return found | pooled.row(measured)
 
 
 def compared(trained: Sequence[Trained], board: Board) -> dict[str, Any]:

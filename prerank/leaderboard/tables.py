@@ -33,6 +33,24 @@ def quality(record: Record, objective: str) -> Table:
     return table
 
 
+def in_pool(record: Record) -> Table:
+    """recall@K and ndcg@K over seeds, best first by the first of them; the last one's paired differences. Empty without a pool."""
+    rows = [row for row in record["rows"] if row.get("pool")]
+    names = list(rows[0]["pool"]) if rows else []
+    base, best = f"minus {record['baseline']}'s", "minus the best other's"
+    columns = [Column("model"), *(Column(name, best="max") for name in names), *(Column(f"{n} {base}") for n in names[-2:]),
+               Column(f"{names[-1]} {best}" if names else best), Column("seeds")]  # fmt: skip
+    table = Table(f"{record['title']}, in a pool of {rows[0]['pool_said'] if rows else ''}", columns)
+    found = record.get("compared_in_pool", {})
+    for row in sorted(rows, key=lambda row: -_mean(row["pool"][names[0]])):
+        values: dict[str, Value] = {"model": row["label"], "seeds": len(row["seeds"]), **{n: _spread(v) for n, v in row["pool"].items()}}
+        for name in names[-2:]:
+            values[f"{name} {base}"] = _interval(found.get(name, {}).get(row["label"], {}).get("baseline"))
+        values[f"{names[-1]} {best}"] = _interval(found.get(names[-1], {}).get(row["label"], {}).get("best_other"))
+        table.add(values, leaky=row["leaky"])
+    return table
+
+
 def bars(record: Record, objective: str) -> Table:
     """Figures from elsewhere beside the table; empty without any."""
     table = Table("Not ours, to compare with", [Column("model"), Column("AUC"), Column("LogLoss"), Column("source")])
@@ -95,6 +113,8 @@ def markdown(record: Record) -> str:
     for objective in record["objectives"]:
         made = [quality(record, objective), bars(record, objective), comparison(record, objective), best_two_tower(record, objective)]
         parts += [table.markdown().strip() for table in made if table.rows]
+    if (pool := in_pool(record)).rows:
+        parts.append(pool.markdown().strip())
     if any(row["seeds"] for row in record["rows"]):
         parts.append(cost(record).markdown().strip())
     parts += [f"{row['label']}: {row['status']}: {why}" for row in record["rows"] for why in row["why"]]
@@ -128,6 +148,11 @@ def _spread(values: Sequence[float | None]) -> Spread | None:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _interval(difference: Mapping[str, float] | None) -> str | None:
+    """'+.0123 (.0101 .. .0145)': 99 %, paired, over users, of seed-averaged values."""
+    return None if difference is None else "{} ({})".format(*_shown(difference))
 
 
 def _shown(difference: Mapping[str, float]) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from prerank.config import Config, parse
+from prerank.leaderboard import pooled
 from prerank.leaderboard.state import State, keep
 from prerank.metrics import evaluate
 from prerank.run import Run, open_run, train
@@ -94,7 +95,7 @@ def _measured(run: Run) -> dict[str, Any]:
     epochs = len((run.folder / "history.jsonl").read_text().splitlines())
     user = getattr(run.model, "user", None)
     return {
-        "test": test, "validation": result["best"], "best_epoch": result["best_epoch"], "epochs": epochs,
+        "test": test, "pool": pooled.measured(run), "validation": result["best"], "best_epoch": result["best_epoch"], "epochs": epochs,
         "parameters": result["parameters"], "user_tower_parameters": None if user is None else sum(p.numel() for p in user.parameters()),
         "rows": result["rows"], "seconds": result["seconds"], "rows_per_second": result["rows_per_second"],
         "rows_per_cpu_second": result["rows_per_cpu_second"],
