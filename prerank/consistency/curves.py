@@ -40,7 +40,7 @@ def _points(view: View, settings: Settings, longest: int) -> dict[str, list[list
     points: dict[str, list[list[float]]] = {}
     for name, at in intervals(asked, settings).items():
         kind, _, k = name.partition("@")
-        if at["value"] is not None:
+        if at["low"] is not None:
             points.setdefault(kind, []).append([int(k), at["value"], at["low"], at["high"]])
     return points
 

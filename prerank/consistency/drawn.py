@@ -61,7 +61,7 @@ def _slices(record: Mapping[str, Any], names: Mapping[str, str], folder: Path) -
             against = found.get("against", {})
             of = {"s": found["metrics"], "against": against.get("metrics", against)}
             row = {name: (m["value"], m["low"], m["high"]) for who, name in names.items()
-                   if (m := of[who].get(metric)) and m["value"] is not None}  # fmt: skip
+                   if (m := of[who].get(metric)) and m["low"] is not None}  # fmt: skip
             if row:
                 rows[label.partition(" (")[0]] = row
         if len(rows) > 1:

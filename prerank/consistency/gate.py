@@ -110,6 +110,7 @@ def _tested(name: str, bound: Bound, found: Mapping[str, Any] | None) -> list[di
         held = value is not None and (value >= limit if kind == "min" else value <= limit)
         rule = f"{'at least' if kind == 'min' else 'at most'} {limit:g}"
         what = f"its interval's {'lower' if kind == 'min' else 'upper'} end" if bound.sure else "it"
-        said = f"{name}: must be {rule}; " + ("no request has a value for it" if value is None else f"{what} is {value:.5g}")
+        nothing = "too few requests for an interval" if found and found["value"] is not None else "no request has a value for it"
+        said = f"{name}: must be {rule}; " + (nothing if value is None else f"{what} is {value:.5g}")
         tested.append({"metric": name, "rule": rule, "sure": bound.sure, "value": value, "held": held, "said": said})
     return tested

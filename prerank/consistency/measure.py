@@ -85,12 +85,12 @@ def measure(scored: Scored, views: Mapping[Whose, View], settings: Settings) -> 
 
 
 def intervals(found: Mapping[str, Grouped], settings: Settings) -> dict[str, dict[str, Any]]:
-    """Each metric's value, interval, and the requests behind it; what no request has a value for is None."""
-    drawn = _drawn({name: g for name, g in found.items() if g.skipped < len(g.values)}, settings)
+    """Each metric's value, interval, and the requests behind it; what no request has a value for is None, and the ends of one request's."""
+    drawn = _drawn({name: g for name, g in found.items() if len(g.values) - g.skipped > 1}, settings)
     plain = {}
     for name, g in found.items():
         ends = drawn[name].interval(name, settings.level) if name in drawn else None
-        plain[name] = {"value": g.value if ends else None, "low": ends and ends.low, "high": ends and ends.high,
+        plain[name] = {"value": g.value if g.skipped < len(g.values) else None, "low": ends and ends.low, "high": ends and ends.high,
                        "requests": len(g.values) - g.skipped, "skipped": g.skipped}  # fmt: skip
     return plain
 
@@ -100,7 +100,7 @@ def differences(first: Mapping[str, Grouped], other: Mapping[str, Grouped], sett
     both: dict[tuple[str, str], Grouped] = {}
     for name in [name for name in first if name in other]:
         neither = np.isnan(first[name].values + other[name].values)
-        if not neither.all():
+        if (~neither).sum() > 1:
             both |= {(name, who): Grouped(np.where(neither, np.nan, g.values), g.weights)
                      for who, g in (("a", first[name]), ("b", other[name]))}  # fmt: skip
     drawn = _drawn({f"{who} {name}": g for (name, who), g in both.items()}, settings)

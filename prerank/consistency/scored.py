@@ -111,7 +111,7 @@ def _without_score(scored: Scored) -> Scored:
     for name, values in ((scored.names[0], scored.s), (scored.names[2], scored.against)):
         missing = 0 if values is None else int((~np.isfinite(values)).sum())
         if missing:
-            said = f"{missing:,} of {len(scored.s):,} candidates have no score of {name} (NaN): left out"
+            said = f"{missing:,} of {len(scored.s):,} candidates have no finite score of {name}: left out"
             scored = replace(scored, said=(*scored.said, said))
     keep = np.isfinite(scored.s) if scored.against is None else np.isfinite(scored.s) & np.isfinite(scored.against)
     if not keep.any():

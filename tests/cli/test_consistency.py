@@ -88,7 +88,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     done = consistency(str(tmp_path / "scored.csv"), "--score", "good", "--ranking", "ranking", "--at", "3")
     assert done.exit_code == 0
     nan = (frame["item_id"] % 11 == 0).sum()
-    assert f"note: {nan:,} of {len(frame):,} candidates have no score of good (NaN): left out" in done.stderr
+    assert f"note: {nan:,} of {len(frame):,} candidates have no finite score of good: left out" in done.stderr
     assert "candidates have no score of the ranking model: left out, but for the recall of logged stages" in done.stderr
 
 

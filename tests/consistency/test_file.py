@@ -43,7 +43,7 @@ def test_requests_and_items_may_be_text(tmp_path: Path) -> None:
 def test_missing_ranking_scores_are_counted(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("request_id,score,teacher_score\n1,.5,.1\n1,.4,\n1,.3,.2\n1,NaN,.4\n")
     found = read(tmp_path / "s.csv", Columns())
-    assert found.said == ("1 of 4 candidates have no score of score (NaN): left out",
+    assert found.said == ("1 of 4 candidates have no finite score of score: left out",
                           "1 of 3 candidates have no score of the ranking model: left out, but for the recall of logged stages",
                           )  # fmt: skip
 

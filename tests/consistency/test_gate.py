@@ -9,8 +9,9 @@ from prerank.consistency import broken, check, load
 
 VALUE = {"value": 0.6, "low": 0.55, "high": 0.65, "requests": 9, "skipped": 0}
 NOTHING = {"value": None, "low": None, "high": None, "requests": 0, "skipped": 9}
+ALONE = {"value": 0.6, "low": None, "high": None, "requests": 1, "skipped": 8}
 RECORD = {
-    "metrics": {"overlap@10": VALUE, "regret@10": VALUE, "overlap@500": NOTHING},
+    "metrics": {"rbo": ALONE, "overlap@10": VALUE, "regret@10": VALUE, "overlap@500": NOTHING},
     "slices": {"cold users (<= 3 train events)": {"metrics": {"overlap@10": VALUE}}},
     "against": {"difference": {"overlap@10": {"value": 0.02, "low": -0.01, "high": 0.05, "p": 0.2}}},
 }
@@ -32,6 +33,8 @@ def lines(tmp_path: Path, text: str, record=RECORD) -> list[str]:
         ("metrics: {regret@10: {max: 0.6, sure: true}}", ["regret@10: must be at most 0.6; its interval's upper end is 0.65"]),
         ("metrics: {regret@10: {min: 0.7, max: 0.8}}", ["regret@10: must be at least 0.7; it is 0.6"]),
         ("metrics: {overlap@500: {min: 0.1}}", ["overlap@500: must be at least 0.1; no request has a value for it"]),
+        ("metrics: {rbo: {min: 0.1}}", []),
+        ("metrics: {rbo: {min: 0.1, sure: true}}", ["rbo: must be at least 0.1; too few requests for an interval"]),
         ("slices: {cold users: {overlap@10: {min: 0.7}}}", ["cold users: overlap@10: must be at least 0.7; it is 0.6"]),
         ("difference: {overlap@10: {min: 0}}", []),
         ("difference: {overlap@10: {min: 0, sure: true}}",

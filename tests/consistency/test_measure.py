@@ -12,6 +12,7 @@ from prerank import metrics
 from prerank.batch import Stage
 from prerank.config import ConfigError
 from prerank.consistency import Columns, Scored, Settings, clean, read, report
+from prerank.consistency.page import page
 
 ALL = Columns(score="good", ranking="ranking", against="bad", item="item_id", stage="stage", bid="bid", truth="worth",
               user_events="user_events", item_events="item_events")  # fmt: skip
@@ -85,6 +86,14 @@ def test_k_larger_than_requests_is_said(scored: Scored) -> None:
     assert found["metrics"]["overlap@28"]["skipped"] == short
     never = report(scored, Settings(at=(3, 5000), resamples=10))
     assert never["metrics"]["overlap@5000"]["value"] is None
+
+
+def test_one_request_has_values_but_no_intervals(scored: Scored) -> None:
+    found = report(scored.only(scored.request == scored.request[0]), AT)
+    assert found["metrics"]["overlap@3"]["value"] is not None
+    assert found["metrics"]["overlap@3"]["low"] is None
+    assert found["against"]["difference"] == {}
+    assert "overlap@3" in page(found)
 
 
 def test_curves_end_in_everything(record, scored: Scored) -> None:

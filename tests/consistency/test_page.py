@@ -22,6 +22,12 @@ def record(simulated: Path):
     return {**found, "thresholds": check(GATE, found, "gate.yaml")}
 
 
+@pytest.fixture(scope="module")
+def short(simulated: Path):
+    """One pre-ranker, no slices, no thresholds, requests too short for a curve."""
+    return report(read(simulated / "scored.parquet", Columns(score="bad", ranking="ranking")), Settings(at=(500,), resamples=10))
+
+
 class Tags(HTMLParser):
     """Counts tags, and sees to it that they close."""
 
@@ -64,23 +70,21 @@ def test_the_markdown_says_what_the_page_says(record) -> None:
         assert f"| {name} " in text
 
 
-def test_names_cannot_become_markup(record) -> None:
-    text = page({**record, "pre_ranker": "<script>alert(1)</script>"})
+def test_names_cannot_become_markup(short) -> None:
+    text = page({**short, "pre_ranker": "<script>alert(1)</script>"})
     assert "<script>" not in text
 
 
-def test_three_files(record, tmp_path: Path) -> None:
-    paths = write(record, tmp_path / "new" / "report")
+def test_three_files(short, tmp_path: Path) -> None:
+    paths = write(short, tmp_path / "new" / "report")
     assert [p.name for p in paths] == ["consistency.json", "consistency.md", "consistency.html"]
-    assert json.loads(paths[0].read_text())["metrics"].keys() == record["metrics"].keys()
+    assert json.loads(paths[0].read_text())["metrics"].keys() == short["metrics"].keys()
+    assert "Slices" not in paths[2].read_text()
 
 
-def test_a_record_without_anything_more(simulated: Path) -> None:
-    """One pre-ranker, no slices, no thresholds, requests too short for a curve."""
-    found = report(read(simulated / "scored.parquet", Columns(score="bad", ranking="ranking")), Settings(at=(500,), resamples=10))
-    assert "Slices" not in page(found)
-    assert found["metrics"]["overlap@500"]["requests"] == 0
-    assert re.search(r"\| overlap@500 +\| +– \|", markdown(found))
+def test_a_metric_without_a_value_is_a_dash(short) -> None:
+    assert short["metrics"]["overlap@500"]["requests"] == 0
+    assert re.search(r"\| overlap@500 +\| +– \|", markdown(short))
 
 
 def test_every_metric_has_its_sentence(record) -> None:

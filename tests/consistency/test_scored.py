@@ -26,8 +26,8 @@ def test_nothing_to_say() -> None:
 @pytest.mark.parametrize(
     ("changes", "rows", "said"),
     [
-        ({"s": [3.0, NAN, 1.0, 1.0, 2.0]}, 4, "1 of 5 candidates have no score of pre-ranker (NaN): left out"),
-        ({"against": [3.0, NAN, 1.0, np.inf, 2.0]}, 2, "2 of 5 candidates have no score of other pre-ranker (NaN): left out"),
+        ({"s": [3.0, NAN, 1.0, 1.0, 2.0]}, 4, "1 of 5 candidates have no finite score of pre-ranker: left out"),
+        ({"against": [3.0, NAN, 1.0, np.inf, 2.0]}, 2, "2 of 5 candidates have no finite score of other pre-ranker: left out"),
         ({"request": [1, 1, 1, 1, 2]}, 4, "1 of 2 requests have one candidate to compare: left out"),
         ({"t": [0.3, 0.2, 0.1, 0.5, 0.5]}, 3, "1 of 2 requests have the same ranking score for all candidates: left out"),
         ({"t": [0.3, 0.2, 0.1, NAN, NAN]}, 3, "1 of 2 requests have no candidate with a score of the ranking model: left out"),
