@@ -1,6 +1,6 @@
 """Time and memory of every loss on [64, 512] lists, forward and backward.
 
-    python -m benchmarks.list_losses [--lists 64] [--candidates 512] [--only softsort,am_rankmax]
+    python -m benchmarks.list_losses [--lists 64] [--candidates 512] [--only softsort]
 
 Each loss runs in a process of its own, so that what one left behind is not counted to another. Lists are as a cascade gives them: a
 fifth impressions, a third of those clicked, scores for impressions, bids for all, and a tenth of the places padding. Time is the least
@@ -28,12 +28,14 @@ from prerank.config import TermConfig
 from prerank.schema import Schema
 
 REPEATS = 7
+PLAIN = ("logloss", "weighted_logloss", "info_nce", "softmax", "listnet", "bpr", "ranknet", "approx_ndcg", "neuralsort", "softsort",
+         "rankmax", "am_rankmax", "dftopk", "arf", "lcron", "copr")  # fmt: skip
 LOSSES: dict[str, dict[str, Any]] = {
-    name: {"loss": name} for name in ("logloss", "weighted_logloss", "info_nce", "softmax", "listnet", "bpr", "ranknet", "approx_ndcg", "neuralsort",
-                          "softsort", "rankmax", "am_rankmax", "dftopk", "arf", "lcron", "copr")
-} | {f"distillation, {kind}": {"loss": "distillation", "kind": kind} for kind in ("softmax", "logloss", "weighted_logloss", "pairwise")} | {
-    "lcron, then": {"loss": "lcron", "then": 0.5}, "dftopk, top": {"loss": "dftopk", "top": 50},
-}  # fmt: skip
+    **{name: {"loss": name} for name in PLAIN},
+    **{f"distillation, {kind}": {"loss": "distillation", "kind": kind} for kind in ("softmax", "logloss", "weighted_logloss", "pairwise")},
+    "lcron, then": {"loss": "lcron", "then": 0.5},
+    "dftopk, top": {"loss": "dftopk", "top": 50},
+}
 
 
 def lists(b: int, c: int, seed: int) -> tuple[Batch, Output]:
@@ -72,14 +74,14 @@ def main() -> None:
     parser.add_argument("--lists", type=int, default=64)
     parser.add_argument("--candidates", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="names of losses, comma-separated; the others keep what the file says")
+    parser.add_argument("--only", action="append", help="name of a loss, may be repeated; the others keep what the file says")
     parser.add_argument("--out", type=Path, default=Path("results/list-losses.json"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         print(json.dumps(measure(args.one, args.lists, args.candidates, args.seed)))
         return
-    names = [n for n in LOSSES if args.only is None or n in args.only.split(",")]
+    names = [n for n in LOSSES if args.only is None or n in args.only]
     found = json.loads(args.out.read_text())["results"] if args.only and args.out.exists() else {}
     for name in names:
         command = [sys.executable, "-m", "benchmarks.list_losses", "--one", name, "--lists", str(args.lists), "--candidates",

@@ -20,7 +20,8 @@ from pathlib import Path
 from docs import boards, pictures, settings, tables
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/results.md", "docs/config.md", "docs/rankers.md", "docs/leaderboard.md", "docs/tune.md")
+PAGES = ("README.md", "docs/results.md", "docs/config.md", "docs/rankers.md", "docs/leaderboard.md", "docs/tune.md",
+         "docs/losses.md")
 PARTS: dict[str, Callable[[], str]] = {**tables.TABLES, **boards.TABLES, **settings.SECTIONS}
 _PART = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -206,6 +206,18 @@ def where(found: dict[str, Any]) -> str:
     return f"{m['cores']} cores of {m['cpu']}, load {m['load']}, torch {torch}"
 
 
+def list_losses() -> str:
+    """What each loss costs on lists, forward and backward."""
+    found = record("list-losses")
+    if found is None:
+        return ""
+    rows = [f"| `{name.partition(',')[0]}`{name.partition(',')[1]}{name.partition(',')[2]} | {r['cpu_ms']:.1f} | "
+            f"{r['ns_per_candidate'] / 1e3:.2f} | {r['memory_mb']:.0f} |" for name, r in found["results"].items()]  # fmt: skip
+    head = ["| loss | CPU ms a batch | us a candidate | MB |", "|---|---|---|---|"]
+    note = f"[{found['lists']}, {found['candidates']}] lists; {where(found)}; `python -m benchmarks.list_losses`"
+    return "\n".join([*head, *rows, "", note])
+
+
 def body(table: Table) -> str:
     """A table without its title, or nothing when it has no rows."""
     return table.markdown().partition("\n\n")[2].strip() if table.rows else ""
@@ -241,4 +253,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "scoring-short": scoring_short,
     "training": training,
     "memory": memory,
+    "list-losses": list_losses,
 }
