@@ -217,7 +217,7 @@ def test_numbers_beyond_float32_and_empty_lists_train_and_stay_finite(tmp_path: 
         ({"objective": [{"loss": "cir", "temperature": "warm"}]}, "objective 'cir': option 'temperature': Input should be a valid number"),
         ({"objective": [{"loss": "logloss", "reduction": "max"}]}, "objective 'logloss': reduction: must be mean or sum; got 'max'"),
         ({"training.optimizer": {"lr": float("inf")}}, "{d}/config.yaml: training.optimizer.lr: Input should be a finite number; got inf"),
-        ({"training.monitor": "ndcg"}, "{d}/config.yaml: training.monitor: Input should be 'auc', 'gauc' or 'logloss'; got 'ndcg'"),
+        ({"training.monitor": "ndcg"}, "{d}/config.yaml: training.monitor: must be auc, gauc, logloss, recall@K or ndcg@K; got 'ndcg'"),
         ({"training.epoch": 3}, "{d}/config.yaml: unknown key 'training.epoch'; did you mean 'epochs'?"),
         ({"training.device": "meta"}, "training.device: must be auto, cpu or cuda[:n]; got 'meta'"),
         ({"data.split": {"kind": "time", "validation": "1990-01-01", "test": "1991-01-01"}}, "split: no row is left to train on"),

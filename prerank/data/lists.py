@@ -204,13 +204,13 @@ def _group(dataset: Dataset, rows: Ints, by: By, liked: Ints) -> tuple[Ints, Int
     feedback = dataset.labels[rows].sum(axis=1)
     if by == "request":
         _one_user_each(dataset, rows, key)
-    order = np.lexsort((rows, -feedback, stage, item, key))
+    order = np.lexsort((-feedback, item * STAGES + stage, key))  # stable: of equal rows the first
     again = (np.diff(key[order], prepend=-1) == 0) & (np.diff(item[order], prepend=-1) == 0)
     if len(order):
         again[0] = False
     known = (stage != Stage.IMPRESSION) & contains(liked, pairs(dataset, rows))
-    kept = order[~again & ~known[order]]
-    kept = kept[np.lexsort((rows[kept], stage[kept], key[kept]))]
+    kept = np.sort(order[~again & ~known[order]])
+    kept = kept[np.lexsort((stage[kept], key[kept]))]
     starts = np.flatnonzero(np.diff(key[kept], prepend=key[kept[0]] - 1 if len(kept) else 0) != 0)
     offsets = np.append(starts, len(kept))
     of = np.repeat(np.arange(len(starts)), np.diff(offsets))
