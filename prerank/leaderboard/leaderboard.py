@@ -127,8 +127,9 @@ def _check(entries: Sequence[Entry]) -> None:
     problems = []
     for entry in entries:
         try:
-            schema = resolve(entry.config.data).schema_()
-            build.objective(entry.config.objective, schema)
+            data = resolve(entry.config.data)
+            schema = data.schema_()
+            build.check_terms(entry.config, data, schema)
             build.check_model(entry.config.model, schema, entry.config.objective)
         except ConfigError as error:
             problems += [f"row '{entry.label}': {line}" for line in str(error).splitlines()]
