@@ -30,6 +30,7 @@ PAPERS = (  # model, paper, venue, file, configs that measure it
      ("configs/ml1m/honest-mf.yaml",)),
     ("`history_mf`", "Koren: Factorization Meets the Neighborhood (SVD++), on both sides", "KDD 2008", "prerank/towers/history_mf.py",
      ("configs/ml1m/honest-history-mf.yaml",)),
+    ("`two_tower_fm`", "Rendle: Factorization Machines, split into two towers", "ICDM 2010", "prerank/towers/two_tower_fm.py", ()),
     ("`dssm`", "Huang et al.: Learning Deep Structured Semantic Models for Web Search using Clickthrough Data", "CIKM 2013",
      "prerank/towers/dssm.py", ("configs/ml1m/honest-dssm.yaml",)),
     ("`inttower`", "Li et al.: IntTower: the Next Generation of Two-Tower Model for Pre-Ranking System", "CIKM 2022",
