@@ -14,7 +14,7 @@ negatives.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,16 +63,22 @@ class Made:
 
 
 class Known:
-    """The items of each user's log rows.  # CSR: items[start[u] : start[u + 1]]"""
+    """The items of each user's log rows, and the rows.  # CSR: items[start[u] : start[u + 1]]"""
 
     def __init__(self, dataset: Dataset, rows: Ints) -> None:
         users = np.asarray(dataset.user_row[rows])
         order = np.argsort(users, kind="stable")
+        self.rows = rows[order]
         self.items = np.asarray(dataset.item_row[rows])[order].astype(np.int64)
         self.start = np.searchsorted(users[order], np.arange(len(dataset.user_ids) + 1))
 
     def __getitem__(self, user: int) -> Ints:
         return self.items[self.start[user] : self.start[user + 1]]
+
+    def draw(self, users: Ints, random: np.random.Generator) -> Ints:
+        """One of each user's rows [n], by lot."""
+        start = self.start[users]
+        return self.rows[start + random.integers(0, self.start[users + 1] - start)]
 
 
 def retrieve(run: Run, out: str | Path, *, count: int, by: By = "user", remove: Remove = "all", objective: int = 0,
@@ -80,7 +86,8 @@ def retrieve(run: Run, out: str | Path, *, count: int, by: By = "user", remove: 
     """Write the best `count` items of every user (or request) that it does not know: user, item, stage (recall), retrieval_score.
 
     The columns are named as the log's. By request the columns of request and time come with it, and the request's context
-    (its first row's) is in the user's vector; by user there is no context, as when serving a request that gives none.
+    (its first row's) is in the user's vector; by user there is no context, as when serving a request that gives none, and a
+    candidate's time, where the log has times, is that of one of the user's impressions, by lot: a split by time deals both alike.
     Raises ConfigError for a model that is not decoupled, OSError.
     """
     path, dataset, data = Path(out), run.dataset, run.config.data
@@ -94,6 +101,8 @@ def retrieve(run: Run, out: str | Path, *, count: int, by: By = "user", remove: 
     removed = train if remove == "train" else known
     liked = _positives(dataset, "validation", objective)
     stage = data.stage.column if data.stage is not None else "stage"
+    moments = _raw(data, np.arange(dataset.logged), (data.time,))[data.time] if by == "user" and data.time else None
+    random = np.random.default_rng(run.config.training.seed)
     hits: dict[int, float] = {}
     lists = rows = short = 0
     temporary, writer = path.with_name(f".{path.name}.{os.getpid()}.tmp"), None
@@ -113,7 +122,10 @@ def retrieve(run: Run, out: str | Path, *, count: int, by: By = "user", remove: 
                     found.append(best)
                     scores.append(logits[best])
                 lengths = np.array([len(f) for f in found])
-                frame = part.frame(np.repeat(np.arange(len(found)), lengths)).with_columns(
+                frame = part.frame(np.repeat(np.arange(len(found)), lengths))
+                if moments is not None:
+                    frame = frame.with_columns(moments.gather(known.draw(np.repeat(part.users, lengths), random)).alias(moments.name))
+                frame = frame.with_columns(
                     dataset.item_ids.gather(np.concatenate(found)).alias(data.item_id),
                     pl.Series(stage, [Stage.RECALL.name.lower()] * int(lengths.sum()), dtype=pl.String),
                     pl.Series(SCORE, np.concatenate(scores)),
@@ -156,7 +168,7 @@ def _lists(run: Run, by: By, data: Data) -> Iterator[_Part]:
         return
     _, first_rows = np.unique(np.asarray(dataset.request), return_index=True)
     first_rows = np.sort(first_rows)
-    raw = _raw(data, first_rows)
+    raw = _raw(data, first_rows, [n for n in (data.request, data.time) if n])
     for first in range(0, len(first_rows), BATCH):
         rows = first_rows[first : first + BATCH]
         users = np.asarray(dataset.user_row[rows])
@@ -164,10 +176,9 @@ def _lists(run: Run, by: By, data: Data) -> Iterator[_Part]:
         yield _Part(users.tolist(), *_vectors(run, dataset.columns("user", rows)), columns)
 
 
-def _raw(data: Data, rows: Ints) -> pl.DataFrame:
-    """The log's own values of request and time of kept rows [n], ascending."""
+def _raw(data: Data, rows: Ints, names: Sequence[str]) -> pl.DataFrame:
+    """The log's own values of some columns in kept rows [n], ascending."""
     sources = find(data.model_copy(update={"candidates": None}))
-    names = [n for n in (data.request, data.time) if n]
     found = []
     for events in Log(sources.log, data).walk({n: sources.log.typed(n) for n in names}):
         low, high = np.searchsorted(rows, [events.first, events.first + len(events.frame)])

@@ -72,7 +72,9 @@ def test_the_best_items_of_all_that_are_not_removed(folder: Path, tmp_path: Path
     run = _trained(folder, name)
     made = retrieve(run, tmp_path / "c.parquet", count=8, remove=remove)
     frame, d, scores = pl.read_parquet(made.out), run.dataset, _scores(run)
-    assert frame.columns == ["user", "item", "stage", "retrieval_score"]
+    assert frame.columns == ["user", "ts", "item", "stage", "retrieval_score"]
+    log = pl.read_parquet(folder / "log.parquet")
+    assert frame.join(log.select("user", "ts"), on=["user", "ts"], how="anti").is_empty()  # each has the time of an impression of its user
     assert set(frame["stage"]) == {"recall"}
     splits = ("train",) if remove == "train" else ("train", "validation", "test")
     removed = _shown(d, splits)
@@ -126,6 +128,16 @@ def test_what_was_made_is_appended_to_the_log(folder: Path, run: Run, tmp_path: 
     again = Run(run.folder, run.config.model_copy(update={"data": data}), dataset, run.model)
     shown = len(_shown(run.dataset, ("train", "validation", "test")))
     assert retrieve(again, tmp_path / "d.parquet", count=60).rows == 50 * 60 - shown  # candidates are no impressions: they are not removed
+
+
+def test_candidates_of_users_are_dealt_by_the_times_they_were_given(folder: Path, tmp_path: Path) -> None:
+    """As the user's own impressions are: about a tenth and two tenths of them are validation and test."""
+    run = _trained(folder, "mf", **{"data.split": {"kind": "time", "validation": 0.1, "test": 0.2}})
+    made = retrieve(run, tmp_path / "c.parquet", count=20, remove="train")
+    dataset = prepare(run.config.data.model_copy(update={"candidates": str(made.out)}))
+    assert np.array_equal(dataset.split[: dataset.logged], run.dataset.split)
+    share = np.bincount(dataset.split[dataset.logged :], minlength=3) / made.rows
+    np.testing.assert_allclose(share, [0.7, 0.1, 0.2], atol=0.06)
 
 
 def test_lists_end_where_no_items_are_left(run: Run, tmp_path: Path) -> None:

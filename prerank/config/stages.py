@@ -101,7 +101,7 @@ class Lists(Strict):
         description="stage -> `all`, a count, or {count | ratio, popularity}; other stages are left out; random items are drawn, not read",
     )
     filter: bool = Field(
-        True, description="without drawn items that the user was shown in train, and candidates that it liked there: false negatives"
+        True, description="without drawn items of the user's train rows, and candidates that it liked there: false negatives"
     )
 
     @model_validator(mode="after")

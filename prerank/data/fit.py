@@ -43,11 +43,12 @@ class Walk:
         return not_null(as_type(events.frame[column], self.sources.id_type(side), what, events.place), what, events.place)
 
     def split(self, events: Events, users: pl.Series) -> NDArray[np.uint8]:
-        """[n]. Candidates that were made are shared out as the log's rows; where they do not say what decides that, they are train rows."""
+        """[n]. Candidates that were made are shared out as the log's rows (their numbers follow the log's); where they do not say
+        what decides that, they are train rows."""
         data = self.sources.data
         kind = data.split.kind
         decides = {"column": data.split.column, "time": data.time, "request": data.request}.get(kind)
-        if events.made and (kind == "random" or (decides is not None and events.frame[decides].dtype == pl.Null)):
+        if events.made and decides is not None and events.frame[decides].dtype == pl.Null:
             return np.full(len(events.frame), TRAIN, np.uint8)
         if data.split.column:
             return by_column(events.frame[data.split.column], events.place)

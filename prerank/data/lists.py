@@ -100,22 +100,22 @@ def open_lists(dataset: Dataset, split: str, by: By, *, filtered: bool = True) -
     return Lists(order, offsets, sizes, positive, Found(**json.loads((folder / "found.json").read_text())))
 
 
-def shown_items(dataset: Dataset) -> tuple[Ints, NDArray[np.int32]]:
-    """Items of each user's train impressions: user u's are items[offsets[u] : offsets[u + 1]].  # [users + 1], [n]"""
-    folder = dataset.path / "lists" / "shown"
+def train_items(dataset: Dataset) -> tuple[Ints, NDArray[np.int32]]:
+    """Items of each user's train rows of every stage: user u's are items[offsets[u] : offsets[u + 1]].  # [users + 1], [n]"""
+    folder = dataset.path / "lists" / "train-items"
     if not folder.exists():
         try:
             folder.parent.mkdir(exist_ok=True)
             with _building(folder) as temporary, writing(folder):
-                _write_shown(dataset, temporary)
+                _write_items(dataset, temporary)
         except OSError as error:
             raise DataError(f"cache '{folder}': cannot be written: {error.strerror or error}") from None
     return open_column(folder / "offsets.npy"), open_column(folder / "items.npy")
 
 
-def _write_shown(dataset: Dataset, folder: Path) -> None:
+def _write_items(dataset: Dataset, folder: Path) -> None:
     """Two walks over the rows in parts: one counts, one puts each item into its user's next place."""
-    rows = dataset.rows("train")
+    rows = dataset.rows("train", None)
     parts = [rows[first : first + _CHUNK] for first in range(0, len(rows), _CHUNK)]
     counts = np.zeros(len(dataset.user_ids), np.int64)
     for part in parts:

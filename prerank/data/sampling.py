@@ -18,7 +18,7 @@ from prerank.batch import Stage
 from prerank.config import ConfigError, Take, nearest
 from prerank.config import Lists as Settings
 from prerank.data.dataset import Dataset
-from prerank.data.lists import STAGES, Ints, Lists, shown_items
+from prerank.data.lists import STAGES, Ints, Lists, train_items
 
 MADE = -1  # the row of an item that was drawn
 ROUNDS = 4  # draws with laying back until a list that still lacks random items has them from what is left
@@ -63,7 +63,7 @@ class Sampler:
         self.truncated = int((asked.sum(axis=1) + self._random(lists.sizes) > settings.max_length).sum())
         self.longest = int(np.minimum(taken.sum(axis=1) + self._random(lists.sizes), settings.max_length).max(initial=0))
         self._slot = np.zeros(0, np.int32)
-        self._shown = shown_items(dataset) if random and settings.filter else None
+        self._known = train_items(dataset) if random and settings.filter else None
 
     def draw(self, lists: Ints, random: np.random.Generator) -> Drawn:
         """Candidates of some lists [B]."""
@@ -102,12 +102,12 @@ class Sampler:
         if len(self._slot) < min(block, len(lists)) * items:
             self._slot = np.zeros(min(block, len(lists)) * items, np.int32)
         never = [own]
-        if self._shown is not None:
-            offsets, shown = self._shown
+        if self._known is not None:
+            offsets, known = self._known
             user = self.dataset.user_row[self.lists.order[self.lists.offsets[lists]]]
             lengths = offsets[user + 1] - offsets[user]
             of, ends = np.repeat(np.arange(len(lists)), lengths), np.cumsum(lengths)
-            never.append(of * items + shown[np.arange(len(of)) + np.repeat(offsets[user] - ends + lengths, lengths)])
+            never.append(of * items + known[np.arange(len(of)) + np.repeat(offsets[user] - ends + lengths, lengths)])
         pairs = np.concatenate(never)
         made = []
         for first in range(0, len(lists), block):

@@ -59,7 +59,7 @@ class Pool:
         self.loader.batch_size = max(1, PAIRS // sampler.longest)
         self.said = f"{len(sampler.kept):,} lists by {settings.by} with a positive, {settings.pool()}"
         if settings.filter and "random" in settings.stages:
-            self.said += ", without what the user was shown in train"
+            self.said += ", without the items of the user's train rows"
 
     def measure(self, model: nn.Module, device: torch.device | str = "cpu") -> Measured:
         """Score every list of the pool."""

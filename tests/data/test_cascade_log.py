@@ -136,13 +136,31 @@ def test_made_candidates_join_the_lists(tmp_path: Path) -> None:
     np.testing.assert_array_equal(before.log["hour"], dataset.log["hour"][: dataset.logged])
 
 
+MADE = {"user": [0, 1, 2] * 9, "item": list(range(27)), "stage": [3] * 27}
+
+
 def test_made_candidates_without_what_the_split_reads_are_train_rows(tmp_path: Path) -> None:
-    for n, split in enumerate(({"kind": "random", "validation": 0.3, "test": 0.3}, {"kind": "time", "validation": 0.2, "test": 0.2})):
-        (tmp_path / str(n)).mkdir()
-        made = {"user": [0, 1, 2] * 9, "item": list(range(27)), "stage": [3] * 27}
-        _, data = with_candidates(tmp_path / str(n), made, split=split, request=None)
-        dataset = prepare(data)
-        assert dataset.split[-27:].tolist() == [0] * 27
+    _, data = with_candidates(tmp_path, MADE, split={"kind": "time", "validation": 0.2, "test": 0.2}, request=None)
+    assert prepare(data).split[-27:].tolist() == [0] * 27
+
+
+def test_made_candidates_are_dealt_and_leave_the_split_of_the_log_alone(tmp_path: Path) -> None:
+    """A pool of test items may then hold candidates, and none that training called negative."""
+    split = {"kind": "random", "validation": 0.3, "test": 0.3}
+    log, data = with_candidates(tmp_path, MADE, split=split, request=None)
+    dataset, before = prepare(data), cascade_dataset(log, tmp_path, split=split, request=None)
+    np.testing.assert_array_equal(dataset.split[: dataset.logged], before.split)
+    assert set(dataset.split[-27:].tolist()) == {0, 1, 2}
+    pool = ListLoader(dataset, "test", Lists.model_validate({"by": "user", "stages": {"impression": "all", "random": "all"}}), 1000)
+    trained = {(int(dataset.user_row[r]), int(dataset.item_row[r])) for r in dataset.rows("train", None)}
+    (batch,) = pool.epoch(0)
+    drawn = (batch.where & (batch.stage == Stage.RANDOM)).nonzero()
+    users = dataset.encoders["user"].encode(dataset.user_ids.to_list()).tolist()
+    items = dataset.encoders["item"].encode(dataset.item_ids.to_list()).tolist()
+    asked = {(users.index(int(batch.user["user"][batch.user_index[b]])), items.index(int(batch.item["item"][batch.item_index[b, c]])))
+             for b, c in drawn.tolist()}  # fmt: skip
+    assert asked
+    assert not asked & trained
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prerank.data import DataError, lists
-from prerank.data.lists import open_lists, shown_items
+from prerank.data.lists import open_lists, train_items
 from tests.data.cascade import cascade_dataset, cascade_log, expected_lists
 
 
@@ -57,9 +57,9 @@ def test_many_buckets_make_the_same_lists_as_one(tmp_path: Path, monkeypatch: py
 
     assert rows(one) == rows(many)
     assert one.found == many.found
-    offsets, items = shown_items(dealt)
+    offsets, items = train_items(dealt)
     for user in range(len(dealt.user_ids)):
-        mine = [dealt.item_row[r] for r in dealt.rows("train") if dealt.user_row[r] == user]
+        mine = [dealt.item_row[r] for r in dealt.rows("train", None) if dealt.user_row[r] == user]
         assert items[offsets[user] : offsets[user + 1]].tolist() == mine
 
 
