@@ -16,10 +16,10 @@ FLOORS = {
     "cli": 6,
     "build": 5, "run": 5, "report": 5, "ensembles": 5, "pruning": 5, "tuning": 5, "leaderboard": 5, "teachers": 5, "retrieval": 5,
     "consistency": 5,
-    "training": 4, "serving": 4, "datasets": 4,
+    "training": 4, "serving": 4, "datasets": 4, "synergy": 4,
     "towers": 3, "rankers": 3, "losses": 3, "data": 3,
     "layers": 2, "index": 2, "batch": 2,
-    "schema": 1, "metrics": 1, "config": 1,
+    "schema": 1, "metrics": 1, "config": 1, "store": 1,
 }  # fmt: skip
 # On one floor, and without a way back.
 SIDEWAYS = {("config", "schema"), ("layers", "batch"), ("run", "build"), ("ensembles", "run"), ("pruning", "run"), ("pruning", "build"),
@@ -32,6 +32,9 @@ FORBIDDEN = {
     "serving": {"training", "losses", "towers", "rankers"},
     "training": {"towers", "rankers", "serving", "losses"},
     "index": {"batch", "layers", "config", "metrics"},
+    "synergy": {"towers", "rankers", "losses", "data"},
+    "towers": {"store"},
+    "layers": {"store"},
 }
 
 

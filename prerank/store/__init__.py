@@ -1,0 +1,7 @@
+"""Vectors by id that change while others read them: what the caches of CTS and CMS lie in. Knows ids and vectors, nothing else."""
+
+from prerank.store.contract import Memory, Store, StoreError, averaged, check_decay, check_width
+from prerank.store.ema import EmaCache
+from prerank.store.memory import MemoryStore
+
+__all__ = ["EmaCache", "Memory", "MemoryStore", "Store", "StoreError", "averaged", "check_decay", "check_width"]

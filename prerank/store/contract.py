@@ -1,0 +1,101 @@
+"""What every store does: ids -> vectors, with how often and when last each was written.
+
+    store.get(ids)                          -> Memory: vectors [n, K], counts [n], last [n]; zeros where an id was never written
+    store.put(ids, memory)                  as given; later ones of the same id win
+    store.blend(ids, vectors, decay, ts)    new = decay old + (1 - decay) mean of the call's vectors of the id
+
+Rules of `blend`, the same in every store (REFERENCE 1.6): vectors of one id in one call are averaged first and blended once, so
+that their order does not matter; a first sighting sets the vector (zeros are no evidence); without a decay the vector is the
+mean of all that was ever written. An id is seen when its count, of vectors and not of calls, is above 0.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class StoreError(ValueError):
+    """A store cannot be reached, or holds something else than what was asked of it; the message names it and says why."""
+
+
+class Memory(NamedTuple):
+    """What a store holds of n ids.
+
+    vectors   [n, K] float32
+    counts    [n] int64, vectors that were blended into it; 0: never seen
+    last      [n] int64, the latest time it was written at, milliseconds; 0 where it was never seen
+    """
+
+    vectors: Tensor
+    counts: Tensor
+    last: Tensor
+
+
+class Store(Protocol):
+    """See the module's first lines. Ids are int64 [n], on the store's device or the CPU.
+
+    width   K
+    """
+
+    width: int
+
+    def get(self, ids: Tensor) -> Memory:
+        """Raises StoreError when the store cannot be reached."""
+        ...
+
+    def put(self, ids: Tensor, memory: Memory) -> None:
+        """Raises StoreError when the store cannot be reached."""
+        ...
+
+    def blend(self, ids: Tensor, vectors: Tensor, decay: float | None, ts: Tensor) -> None:
+        """ids [n], vectors [n, K], decay of the old value (None: cumulative mean), ts [n] milliseconds. Raises StoreError."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything. Raises StoreError when the store cannot be reached."""
+        ...
+
+    def __len__(self) -> int:
+        """Ids that were seen."""
+        ...
+
+
+def averaged(ids: Tensor, vectors: Tensor, ts: Tensor) -> tuple[Tensor, Memory]:
+    """Distinct ids [u] in order, and of each the mean vector, how many there were, and the latest time.
+
+    Sums run in double precision, so that the mean does not depend on the order of the rows.
+
+    >>> ids, found = averaged(torch.tensor([7, 3, 7]), torch.tensor([[1.0], [5.0], [3.0]]), torch.tensor([10, 20, 30]))
+    >>> ids, found.vectors.squeeze(1), found.counts, found.last
+    (tensor([3, 7]), tensor([5., 2.]), tensor([1, 2]), tensor([20, 30]))
+    """
+    distinct, where, counts = torch.unique(ids.long(), return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(distinct), vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    sums.index_add_(0, where, vectors.double())
+    last = torch.zeros_like(distinct).scatter_reduce(0, where, ts.long().to(distinct.device), "amax", include_self=False)
+    return distinct, Memory((sums / counts.unsqueeze(1)).float(), counts, last)
+
+
+def kept(old: Tensor, new: Tensor, decay: float | None) -> Tensor:
+    """How much of the old value stays: decay, or old / (old + new) for a mean; nothing at a first sighting.  # [n] float64
+
+    old, new   counts [n] int64
+    """
+    if decay is None:
+        return old.double() / (old + new).double()
+    return torch.where(old > 0, decay, 0.0).double()
+
+
+def check_decay(decay: float | None) -> None:
+    """Raise ValueError for a decay outside (0, 1)."""
+    if decay is not None and not 0 < decay < 1:
+        raise ValueError(f"decay: must lie between 0 and 1; got {decay}")
+
+
+def check_width(width: int) -> None:
+    """Raise ValueError for vectors of no width, or of more than a script on a server takes."""
+    if not 1 <= width <= 4096:
+        raise ValueError(f"width of a stored vector: must be from 1 to 4096; got {width}")
