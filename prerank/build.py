@@ -136,10 +136,14 @@ def _term(term: TermConfig, schema: Schema, counts: Mapping[str, NDArray[Any]] |
         return made
     loss = _named({**LOSSES, **TERMS}, term.loss, "loss")
     lists = str(options.pop("lists", "own")) if term.loss in LISTWISE else None
-    _check_options(loss, options, where, skip=2, reserved=("where", "weight"), also=() if lists is None else ("lists",))
+    impressed = options.pop("impressed", 0.0) if term.loss in LISTWISE else 0.0
+    if isinstance(impressed, bool) or not isinstance(impressed, (int, float)):
+        raise ConfigError(f"{where}: option 'impressed': must be a number; got {impressed!r}")
+    _check_options(loss, options, where, skip=2, reserved=("where", "weight"), also=() if lists is None else ("lists", "impressed"))
     bound = partial(loss, **options)
     _call(where, bound, logits=torch.zeros(1, 1), labels=torch.zeros(1, 1))  # a wrong option is told now, not at the first step
-    return _call(where, LossTerm, name=name, loss=bound, weight=term.weight, objective=index, stages=stages, lists=lists)
+    return _call(where, LossTerm, name=name, loss=bound, weight=term.weight, objective=index, stages=stages, lists=lists,
+                 impressed=float(impressed))  # fmt: skip
 
 
 def _check_reads(term: Term, schema: Schema, where: str) -> None:

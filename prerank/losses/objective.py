@@ -76,14 +76,21 @@ class Term(ABC):
 class LossTerm(Term):
     """A loss function of logits and labels as a term; lists on the last axis [B, C].
 
-    lists   of a loss that compares candidates: 'own', each request's list; 'batch', all rows of a batch as one list, which gives
-            click rows (C = 1) something to be compared with. None: the loss judges each candidate alone
+    lists       of a loss that compares candidates: 'own', each request's list; 'batch', all rows of a batch as one list, which gives
+                click rows (C = 1) something to be compared with. None: the loss judges each candidate alone
+    impressed   added to the label of impressions: with 1, what was shown and not liked stands above what was not shown
+                (RankTower's impressed label)
+
+    Raises ValueError.
     """
 
     def __init__(self, name: str, loss: Callable[..., Tensor], *, weight: float = 1.0, objective: int = 0,
-                 stages: tuple[int, ...] | None = None, lists: str | None = None) -> None:  # fmt: skip
+                 stages: tuple[int, ...] | None = None, lists: str | None = None, impressed: float = 0.0) -> None:  # fmt: skip
         super().__init__(name, weight=weight, objective=objective, stages=stages)
+        if not 0 <= impressed < float("inf"):
+            raise ValueError(f"impressed: must be 0 or more; got {impressed}")
         self.loss = loss
+        self.impressed = impressed
         self.lists = None if lists is None else Lists(name, lists)
         self.compares = lists == "own"
 
@@ -91,6 +98,10 @@ class LossTerm(Term):
         logits, labels = output.logits[..., self.objective], batch.labels[..., self.objective]
         # Click rows (C = 1) are never padded: no mask, no second pass over memory.
         where = None if self.stages is None and logits.shape[1] == 1 else self.seen(batch)
+        if self.impressed and batch.stage is not None:  # else all are impressions
+            labels = labels + self.impressed * (batch.stage == Stage.IMPRESSION)
+        elif self.impressed:
+            labels = labels + self.impressed
         if self.lists is not None:
             logits, labels, where = self.lists(logits, labels, where)
         return self.loss(logits, labels, where=where)

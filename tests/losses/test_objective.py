@@ -75,3 +75,20 @@ class Learned(Term):
 def test_what_terms_learn_has_their_name() -> None:
     term = Learned()
     assert Objective([LossTerm("logloss", logloss), term]).parameters() == {"learned.scale": term.scale}
+
+
+@pytest.mark.parametrize("staged", [True, False])
+def test_what_was_shown_and_not_liked_may_stand_above_what_was_not_shown(staged: bool) -> None:
+    """`impressed` is added to the labels of impressions, and of no other candidate."""
+    torch.manual_seed(0)
+    seen = []
+    term = LossTerm("softmax", lambda logits, labels, *, where: seen.append(labels) or logits.sum(), lists="own", impressed=2.0)
+    stage = torch.tensor([[0, 0, 1, 3, 4]], dtype=torch.int8)
+    labels = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]])
+    batch = Batch(user={}, item={}, user_index=torch.zeros(1, dtype=torch.long), item_index=torch.zeros(1, 5, dtype=torch.long),
+                  labels=labels.unsqueeze(-1), where=torch.ones(1, 5, dtype=torch.bool), stage=stage if staged else None)  # fmt: skip
+    term(batch, Output(torch.randn(1, 5, 1)))
+    assert seen[0].tolist() == [[3.0, 2.0, 0.0, 0.0, 0.0] if staged else [3.0, 2.0, 2.0, 2.0, 2.0]]
+    assert batch.labels[..., 0].tolist() == labels.tolist()
+    with pytest.raises(ValueError, match="impressed: must be 0 or more; got -1"):
+        LossTerm("softmax", term.loss, lists="own", impressed=-1)
