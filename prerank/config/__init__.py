@@ -5,6 +5,7 @@
 Everything a run depends on is here, so that a run folder's `config.yaml` reproduces it.
 """
 
+from prerank.config.asof import AsOf, milliseconds
 from prerank.config.data import Data, Derived, Label, Split
 from prerank.config.errors import ConfigError, nearest
 from prerank.config.file import checked, dump, load, override, parse, put, read
@@ -12,6 +13,7 @@ from prerank.config.run import Config, Model, Optimizer, ParameterGroup, TermCon
 from prerank.config.stages import Ecpm, Evaluation, Lists, StageColumn, Take, Teacher, monitored
 
 __all__ = [
+    "AsOf",
     "Config",
     "ConfigError",
     "Data",
@@ -32,6 +34,7 @@ __all__ = [
     "checked",
     "dump",
     "load",
+    "milliseconds",
     "monitored",
     "nearest",
     "override",

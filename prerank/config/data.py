@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from prerank.config.asof import AsOf, Duration
 from prerank.config.errors import ConfigError, sentence
 from prerank.config.stages import Ecpm, StageColumn, Teacher, unset
 from prerank.config.strict import Strict
@@ -119,6 +120,8 @@ class Data(Strict):
     labels: dict[str, Label] = Field(default_factory=dict)
     split: Split = Split()
     derive: tuple[Derived, ...] = ()
+    asof: tuple[AsOf, ...] = Field((), exclude_if=unset, description="running statistics, as of each row's time")
+    label_delay: Duration | None = Field(None, exclude_if=unset, description="labels are known so long after the event: 30m")
     features: tuple[Feature, ...] = ()
     width: int = Field(32, ge=1, description="field width D")
     deduplicate: bool = Field(False, description="exact duplicate rows of the log are dropped")

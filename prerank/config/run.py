@@ -47,6 +47,14 @@ class ParameterGroup(Strict):
     lr: float | None = Field(None, gt=0)
     l2: float | None = Field(None, ge=0, description="weight of the squared norm added to the gradient")
     count_power: float | None = Field(None, description="an embedding row's l2 grows with (its train count / mean count) ** this")
+    rowwise: bool = Field(False, exclude_if=lambda given: not given,
+                          description="tables of ids: row-wise Adagrad at this rate, whatever their size: for one pass in time")  # fmt: skip
+
+    @model_validator(mode="after")
+    def _rowwise_has_no_decay(self) -> ParameterGroup:
+        if self.rowwise and (self.lr is None or self.l2 or self.count_power is not None):
+            raise ValueError(f"rowwise: needs lr, and takes neither l2 nor count_power; group '{self.match}'")
+        return self
 
 
 class Optimizer(Strict):
@@ -64,8 +72,8 @@ class Optimizer(Strict):
     def _of_its_kind(self) -> Optimizer:
         if self.name != "ftrl" and self.l1:
             raise ValueError(f"l1: only ftrl has it; got {self.l1} with {self.name}")
-        if self.name == "ftrl" and any(g.count_power is not None for g in self.groups):
-            raise ValueError("groups: ftrl has a rate for each coordinate and takes no count_power")
+        if self.name == "ftrl" and any(g.count_power is not None or g.rowwise for g in self.groups):
+            raise ValueError("groups: ftrl has a rate for each coordinate and takes neither count_power nor rowwise")
         return self
 
 

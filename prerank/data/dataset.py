@@ -8,6 +8,7 @@ What `prepare` returns; opening one reads little more than its description:
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -61,6 +62,7 @@ class Dataset:
         features = self.schema.features
         self.encoders = encoder.load(self.path / "encoders")
         self.log = {name: self._open(f"log/{file_of(name)}") for name in described["log"]}
+        self._frozen = {name: self._open(f"frozen/{file_of(name)}") for name in described.get("frozen", ())}
         self.users = {f.name: self._open(f"users/{file_of(f.name)}") for f in features if f.side == "user"}
         self.items = {f.name: self._open(f"items/{file_of(f.name)}") for f in features if f.side == "item"}
         owners = [f.name for f in features if f.embedded and f.share is None]
@@ -90,6 +92,13 @@ class Dataset:
         if every is None or self.stage is None:
             return np.empty(0, np.int64)
         return every if wanted == set(ALL) else every[np.isin(self.stage[every], [int(s) for s in wanted])]
+
+    def frozen(self) -> Dataset:
+        """The same rows with running statistics (`data.asof`) as they stood when the test rows began."""
+        view = copy.copy(self)
+        view.log = {**self.log, **self._frozen}
+        view.user_key = view.item_key = None
+        return view
 
     def interactions(self, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Rows of both id vocabularies, and how many labels are positive, of a split's log rows.  # [n], [n], [n]"""

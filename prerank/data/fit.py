@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from prerank.batch import Stage
 from prerank.data import fitting
+from prerank.data.asof import Running
 from prerank.data.derive import History, Statistic
 from prerank.data.encoder import Encoder
 from prerank.data.entities import Entities
@@ -34,7 +35,7 @@ class Walk:
     sources: Sources
     log: Log
     splitter: Splitter
-    derived: dict[str, Statistic | History]
+    derived: dict[str, Statistic | History | Running]
 
     def ids(self, events: Events, side: Entity) -> pl.Series:
         """Raw ids [n]. Raises DataError when one is missing or of another type."""
@@ -83,6 +84,11 @@ class Walk:
             return self.derived[feature.source].part(events.first, len(events.frame))
         return events.frame[feature.source]
 
+    def as_is(self, feature: Feature) -> bool:
+        """Whether the numbers are encoded as they are: those of running labels."""
+        made = self.derived.get(feature.source)
+        return isinstance(made, Running) and made.labelled
+
     def dtype(self, feature: Feature) -> pl.DataType:
         """Type of a feature's raw values."""
         place = self.sources.place[feature.name]
@@ -119,7 +125,7 @@ class Fitted:
 def fit(walk: Walk, tick: Tick) -> Fitted:
     """Raises DataError for ids or labels that are missing, constant labels, or no row to train on."""
     sources = walk.sources
-    fitters = {f.name: fitter for f in sources.schema.features if (fitter := fitting.fitter(f, walk.dtype(f)))}
+    fitters = {f.name: fitter for f in sources.schema.features if (fitter := fitting.fitter(f, walk.dtype(f), walk.as_is(f)))}
     sides: tuple[Entity, Entity] = ("user", "item")
     seen = {s: Counts(sources.id_type(s)) for s in sides}
     train_seen = {s: Counts(sources.id_type(s)) for s in sides}

@@ -73,13 +73,28 @@ class StandardiseFitter:
         return Standardise(self.feature.name, *self.moments.get())
 
 
-def fitter(feature: Feature, dtype: pl.DataType) -> Fitter | None:
+class AsIs:
+    """Numbers that stay what they are."""
+
+    def __init__(self, feature: Feature) -> None:
+        self.feature = feature
+
+    def update(self, values: pl.Series, keys: NDArray[np.int64], weights: Weights = None, place: Place = row) -> None:
+        pass
+
+    def get(self) -> Encoder:
+        return Standardise(self.feature.name, 0.0, 1.0)
+
+
+def fitter(feature: Feature, dtype: pl.DataType, as_is: bool = False) -> Fitter | None:
     """None when nothing is to be fitted: vectors, and features that share another's vocabulary.
 
-    dtype   of the feature's column
+    dtype   of the feature's column;   as_is   a number that is not to be standardised
     """
     if feature.share is not None or feature.kind == "vector":
         return None
+    if as_is:
+        return AsIs(feature)
     if feature.kind == "numeric":
         return BinsFitter(feature) if feature.bins else StandardiseFitter(feature)
     return VocabularyFitter(feature, value_type(dtype))

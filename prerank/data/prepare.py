@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from prerank.batch import Stage
 from prerank.config import Data
 from prerank.data import derive, encoder
+from prerank.data.asof import Running
+from prerank.data.asof_log import statistics
 from prerank.data.dataset import Dataset
 from prerank.data.errors import DataError, writing
 from prerank.data.fit import Walk, fit
@@ -101,19 +103,22 @@ def _build(sources: Sources, mark: str, folder: Path, tick: _Ticker) -> None:
     log = Log(sources.log, data, sources.candidates)
     splitter = _splitter(log, sources, folder)
     walk = Walk(sources, log, splitter, {})
-    if data.derive:
-        walk = Walk(sources, log, splitter, _derive(walk))
+    made: dict[str, derive.Statistic | derive.History | Running] = dict(_derive(walk)) if data.derive else {}
+    if data.asof:
+        made |= statistics(walk)
+    walk = Walk(sources, log, splitter, made)
     fitted = fit(walk, tick)
     tick.stage("writing columns")
     write(walk, fitted, folder, tick)
     (folder / "encoders").mkdir()
     encoder.save(fitted.encoders, folder / "encoders")
+    running = [f.name for f in sources.by_row() if isinstance(made.get(f.source), Running)]
     described = {
         "format": FORMAT,
         "fingerprint": mark,
         "schema": sources.schema.model_dump(mode="json"),
         "log": [f.name for f in sources.by_row()],
-    } | ({"made": fitted.made} if fitted.made else {})  # fmt: skip
+    } | ({"frozen": running} if running else {}) | ({"made": fitted.made} if fitted.made else {})  # fmt: skip
     (folder / "dataset.json").write_text(json.dumps(described))
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import polars as pl
 
 from prerank.config import ConfigError, Data, Derived, nearest
+from prerank.data import asof
 from prerank.data import split as splitting
 from prerank.data.errors import DataError
 from prerank.data.labels import Labels
@@ -62,6 +63,7 @@ class Sources:
         columns |= dict.fromkeys([c for c in (data.time, data.request, data.split.column) if c])
         columns |= dict.fromkeys(f.source for f in self.features("log"))
         columns |= dict.fromkeys(d.by for d in self.derived.values())
+        columns |= dict.fromkeys(c for s in data.asof for c in s.by if c in self.log.columns)
         columns |= dict.fromkeys(_of_the_cascade(data))
         told = set(self.labels.conditions) - {data.user_id, data.item_id}
         told |= {data.time} if data.time else set()
@@ -100,12 +102,14 @@ def find(data: Data) -> Sources:
     derived = {d.name: d for d in data.derive}
     for d in data.derive:
         problems += _derived_problems(d, data, log)
+    problems += asof.problems(data, {*log.columns, *(users.columns if users else ()), *(items.columns if items else ())})
+    made = {*derived, *(s.name for s in data.asof)}
     place = {}
     for f in schema.features:
-        place[f.name] = _place(f, data, derived, log, users if f.side == "user" else items if f.side == "item" else None)
+        place[f.name] = _place(f, data, made, log, users if f.side == "user" else items if f.side == "item" else None)
         if not place[f.name]:
             table = users if f.side == "user" else items if f.side == "item" else None
-            known = {*log.columns, *(table.columns if table else ()), *derived}
+            known = {*log.columns, *(table.columns if table else ()), *made}
             where = f"{table.role} and log have" if table else "log has"
             problems.append(f"feature '{f.name}': {where} no column '{f.source}'{nearest(f.source, known)}")
     try:
@@ -133,10 +137,10 @@ def _candidate_problems(candidates: Table, data: Data) -> list[str | None]:
     return [candidates.problem(column, what) for column, what in needed.items()]
 
 
-def _place(f: Feature, data: Data, derived: dict[str, Derived], log: Table, table: Table | None) -> str:
+def _place(f: Feature, data: Data, made: set[str], log: Table, table: Table | None) -> str:
     if f.kind == "categorical" and (f.side, f.source) in (("user", data.user_id), ("item", data.item_id)):
         return "id"
-    if f.source in derived:
+    if f.source in made:
         return "derived"
     if table and f.source in table.columns:
         return "table"

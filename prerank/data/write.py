@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from prerank.batch import Stage
 from prerank.data import stages
+from prerank.data.asof import Running
 from prerank.data.columns import Writer, file_of
 from prerank.data.encoder import Column
 from prerank.data.fit import Fitted, Tick, Walk
@@ -52,7 +53,7 @@ class Latest:
 def write(walk: Walk, fitted: Fitted, folder: Path, tick: Tick) -> None:
     """Write log/, users/, items/, the row arrays, and counts/: the train counts of every vocabulary row."""
     counts = {name: _empty_counts(walk, fitted) for name in (IMPRESSIONS, EVERY)[: 2 if walk.sources.staged else 1]}
-    for name in ("log", "users", "items", "rows", *counts):
+    for name in ("log", "users", "items", "rows", *counts, *(["frozen"] if walk.sources.data.asof else ())):
         (folder / name).mkdir()
     latest = {s: Latest(len(fitted.entities(s)), _missing_of(walk, fitted, s)) for s in SIDES}
     with ExitStack() as stack:
@@ -92,11 +93,19 @@ def _writers(walk: Walk, fitted: Fitted, folder: Path) -> dict[str, Writer]:
     for f in walk.sources.by_row():
         like = fitted.encoders[f.name].missing()
         kinds[f"log/{f.name}"] = (like.dtype, (n, *like.shape[1:]))
+        if isinstance(walk.derived.get(f.source), Running) and walk.sources.place[f.name] == "derived":
+            kinds[f"frozen/{f.name}"] = kinds[f"log/{f.name}"]
         kinds["item_key" if f.side == "item" else "user_key"] = (np.int64, (n,))
     return {
-        name: Writer(folder / ("log/" + file_of(name[4:]) if name.startswith("log/") else f"{name}.npy"), dtype, shape)
+        name: Writer(folder / _file(name), dtype, shape)
         for name, (dtype, shape) in kinds.items()
     }
+
+
+def _file(name: str) -> str:
+    """A writer's file: features of the user's may have any name."""
+    head, _, feature = name.partition("/")
+    return f"{head}/{file_of(feature)}" if head in ("log", "frozen") else f"{name}.npy"
 
 
 def _batch(walk: Walk, fitted: Fitted, events: Events, counts: dict[str, Counts], latest: dict[Entity, Latest]) -> dict[str, Any]:
@@ -122,6 +131,9 @@ def _batch(walk: Walk, fitted: Fitted, events: Events, counts: dict[str, Counts]
         out["bid"] = stages.bid(events.frame[data.bid], events.place)
     encoded = {f.name: fitted.encoders[f.name].encode(walk.values(events, f), events.place) for f in sources.by_row()}
     out |= {f"log/{name}": column for name, column in encoded.items()}
+    for f in sources.features("derived"):
+        if isinstance(made := walk.derived[f.source], Running):
+            out[f"frozen/{f.name}"] = fitted.encoders[f.name].encode(made.frozen_part(events.first, len(events.frame)))
     for name, found in counts.items():
         for vocabulary in encoded.keys() & found.keys():
             found[vocabulary] += _bincount(encoded[vocabulary][counted[name]], len(found[vocabulary]))
@@ -138,9 +150,12 @@ def _batch(walk: Walk, fitted: Fitted, events: Events, counts: dict[str, Counts]
 
 def _serving(walk: Walk, fitted: Fitted, feature: Feature, events: Events) -> Column:
     """A derived feature by a column other than the entity's id: the value after all of train of each row's key."""
+    made = walk.derived[feature.source]
+    if isinstance(made, Running):
+        return fitted.encoders[feature.name].encode(made.after(events.first, len(events.frame)))
     by = walk.sources.derived[feature.source].by
     keys = as_type(events.frame[by], value_type(walk.sources.log.columns[by]), f"derived column '{feature.source}'", events.place)
-    return fitted.encoders[feature.name].encode(walk.derived[feature.source].serving(keys))
+    return fitted.encoders[feature.name].encode(made.serving(keys))
 
 
 def _missing_of(walk: Walk, fitted: Fitted, side: Entity) -> dict[str, Column]:
@@ -151,12 +166,17 @@ def _missing_of(walk: Walk, fitted: Fitted, side: Entity) -> dict[str, Column]:
             found[f.name] = fitted.encoders[f.name].missing()
         elif walk.sources.place[f.name] == "derived" and not _by_id(walk, f):
             derived = walk.derived[f.source]
-            found[f.name] = fitted.encoders[f.name].encode(derived.serving(pl.Series([None], dtype=derived.keys.values.dtype)))
+            if isinstance(derived, Running):
+                never = derived.never()
+            else:
+                never = derived.serving(pl.Series([None], dtype=derived.keys.values.dtype))
+            found[f.name] = fitted.encoders[f.name].encode(never)
     return found
 
 
 def _by_id(walk: Walk, feature: Feature) -> bool:
-    return walk.sources.derived[feature.source].by == (walk.sources.data.user_id if feature.side == "user" else walk.sources.data.item_id)
+    made = walk.sources.derived.get(feature.source)
+    return made is not None and made.by == (walk.sources.data.user_id if feature.side == "user" else walk.sources.data.item_id)
 
 
 def _write_entities(walk: Walk, fitted: Fitted, side: Entity, latest: dict[str, Column], folder: Path,
@@ -170,7 +190,9 @@ def _write_entities(walk: Walk, fitted: Fitted, side: Entity, latest: dict[str, 
         elif walk.sources.place[f.name] == "id":
             column = encoder.encode(known.ids)
         elif walk.sources.place[f.name] == "derived":
-            column = encoder.encode(walk.derived[f.source].serving(known.ids))
+            derived = walk.derived[f.source]
+            assert not isinstance(derived, Running)
+            column = encoder.encode(derived.serving(known.ids))
         else:
             column = known.encoded(f.source, encoder)
         for name, found in counts.items():

@@ -1,8 +1,8 @@
 """One optimiser for a model whose parts want different rates, decays and update rules.
 
 Dense parameters go to fused Adam, AdamW or Adagrad, or to FTRL-Proximal, in groups by name. Embedding tables from
-`sparse_from` rows on go to row-wise Adagrad, which touches only the rows of the batch: a dense Adam
-step on 1M x 32 costs 125 ms, a row-wise one 2 (docs/architecture.md). FTRL-Proximal keeps them: it is row-wise by nature.
+`sparse_from` rows on, and those of groups that are `rowwise`, go to row-wise Adagrad, which touches only the rows of the batch: a dense
+Adam step on 1M x 32 costs 125 ms, a row-wise one 2 (docs/architecture.md). FTRL-Proximal keeps them: it is row-wise by nature.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from prerank.training.ftrl import Ftrl
 
 
 class RowwiseAdagrad:
-    """Adagrad with one accumulator a row, for sparse gradients:  a_r += mean(g_r^2);  w_r -= lr g_r / (sqrt(a_r) + eps)."""
+    """Adagrad with one accumulator a row, for sparse gradients:  a_r += mean(g_r^2);  w_r -= lr g_r / (sqrt(a_r) + eps).
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], lr: float, eps: float = 1e-8) -> None:
+    lr   of all, or of each by name
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], lr: float | Mapping[str, float], eps: float = 1e-8) -> None:
         self.parameters = dict(parameters)
-        self.lr = lr
+        self.lr = dict(lr) if isinstance(lr, Mapping) else dict.fromkeys(parameters, lr)
         self.eps = eps
         self.sums = {name: torch.zeros(p.shape[0], device=p.device) for name, p in self.parameters.items()}
 
@@ -38,7 +41,7 @@ class RowwiseAdagrad:
             rows, values = gradient.indices()[0], gradient.values()
             total = self.sums[name]
             total.index_add_(0, rows, values.square().mean(dim=1))
-            scale = self.lr / (total.index_select(0, rows).sqrt() + self.eps)
+            scale = self.lr[name] / (total.index_select(0, rows).sqrt() + self.eps)
             p.index_add_(0, rows, values * scale.unsqueeze(1), alpha=-1.0)
 
 
@@ -53,16 +56,16 @@ class Optimizer:
     def __init__(self, model: nn.Module, settings: Settings, counts: Mapping[str, Tensor], rows: int = 1, *,
                  apart: Mapping[str, nn.Parameter] | None = None) -> None:  # fmt: skip
         tables = _row_counts(model, counts)
-        big = {n for n, rows in tables.items() if len(rows) >= settings.sparse_from}
+        rates = _rowwise_rates(tables, settings)
         module: Any
-        for module in model.modules():
+        for prefix, module in model.named_modules():
             if hasattr(module, "sparse"):
-                module.sparse = frozenset(n for n, rows in module.row_counts(counts).items() if len(rows) >= settings.sparse_from)
+                module.sparse = frozenset(n for n in module.row_counts(counts) if (f"{prefix}.{n}" if prefix else n) in rates)
         self.names = {id(p): n for n, p in model.named_parameters()}
         self.row_decay: list[tuple[nn.Parameter, Tensor]] = []
         groups, sparse = [], {}
         for name, p in model.named_parameters():
-            if name in big and settings.name != "ftrl":
+            if name in rates and settings.name != "ftrl":
                 sparse[name] = p
                 continue
             group = _group_of(name, settings.groups)
@@ -75,7 +78,7 @@ class Optimizer:
             self.names[id(p)] = f"objective.{name}"
             groups.append({"params": [p], "lr": settings.lr, "weight_decay": 0.0})
         self.dense = _dense(_merged(groups), settings, rows)
-        self.rowwise = RowwiseAdagrad(sparse, settings.sparse_lr) if sparse else None
+        self.rowwise = RowwiseAdagrad(sparse, rates) if sparse else None
 
     def zero_grad(self) -> None:
         self.dense.zero_grad(set_to_none=True)
@@ -136,6 +139,18 @@ def _merged(groups: Iterable[dict[str, object]]) -> list[dict[str, object]]:
 
 def _group_of(name: str, groups: Iterable[ParameterGroup]) -> ParameterGroup | None:
     return next((g for g in groups if fnmatchcase(name, g.match)), None)
+
+
+def _rowwise_rates(tables: Mapping[str, Tensor], settings: Settings) -> dict[str, float]:
+    """{table: rate} of those that are updated row by row: by their group's word, or by their size."""
+    found = {}
+    for name, rows in tables.items():
+        group = _group_of(name, settings.groups)
+        if group is not None and group.rowwise and group.lr is not None:
+            found[name] = group.lr
+        elif len(rows) >= settings.sparse_from:
+            found[name] = settings.sparse_lr
+    return found
 
 
 def _row_counts(model: nn.Module, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
