@@ -177,6 +177,27 @@ class Head(Protocol):
         ...
 
 
+class Memorising(Protocol):
+    """Something a model remembers of the rows that went by (CTS, CMS), and reads as a field of a tower.
+
+    needs_hidden   whether it must be given a ranking model's hidden vectors
+    """
+
+    needs_hidden: bool
+
+    def observe(self, batch: Batch, output: Output, hidden: Tensor | None) -> None:
+        """After the step, without a gradient: the only time that labels come in."""
+        ...
+
+    def reset(self) -> None:
+        """As at birth."""
+        ...
+
+    def tensors(self) -> list[Tensor]:
+        """What it holds."""
+        ...
+
+
 class PreRanker(Protocol):
     """A decoupled model: what training calls, and what export and serving call."""
 

@@ -14,19 +14,23 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from prerank.batch import Stage
-from prerank.config import Config, ConfigError, Data, Model, TermConfig, nearest
+from prerank.config import Cms, Config, ConfigError, Data, Model, Synergy, TermConfig, nearest
 from prerank.losses import LISTWISE, LOSSES, TERMS, LossTerm, Objective, Term
 from prerank.losses.objective import CLICK_ROWS, NEEDS
 from prerank.rankers import RANKERS, Ranker
 from prerank.schema import FIRST, Schema
+from prerank.synergy import apply, widened
 from prerank.towers import TOWERS, TwoTower
 
 MODELS: dict[str, Callable[..., TwoTower | Ranker]] = {**TOWERS, **RANKERS}
 GIVEN = ("weight", "objective", "stages", "item_id", "item_counts")  # a term's parameters that are no options of the user's
 
 
-def model(config: Model, schema: Schema, sizes: Mapping[str, int]) -> TwoTower | Ranker:
-    """The model that a config names, with fresh weights: two towers or a ranker. Raises ConfigError."""
+def model(config: Model, schema: Schema, sizes: Mapping[str, int], synergy: Synergy | None = None) -> TwoTower | Ranker:
+    """The model that a config names, with fresh weights: two towers or a ranker. Raises ConfigError.
+
+    synergy   what CS3 adds to two towers
+    """
     recipe = _named(MODELS, config.name, "model")
     _check_options(recipe, config.options, f"model '{config.name}'", skip=2)
     sides: tuple[Literal["user", "item"], ...] = ("user", "item")
@@ -35,23 +39,31 @@ def model(config: Model, schema: Schema, sizes: Mapping[str, int]) -> TwoTower |
         raise ConfigError(f"model '{config.name}': needs at least one feature on each side; the schema has none on: {', '.join(needs)}")
     if config.options.get("id_history") and config.options.get("id_head") is None:
         raise ConfigError(f"model '{config.name}': id_history: needs id_head, the width of the vectors that histories are added to")
+    if synergy is not None and config.name in RANKERS:
+        raise ConfigError(f"model '{config.name}': synergy: belongs to two towers; this is a ranker, which sees both sides as it is")
+    hidden = None if synergy is None or synergy.cms is None else _hidden_width(synergy.cms, schema)
     try:
-        return recipe(schema, sizes, **config.options)
+        if synergy is None:
+            return recipe(schema, sizes, **config.options)
+        made = recipe(widened(schema, synergy), sizes, **config.options)
+        apply(made, synergy, schema, sizes, hidden)
+        return made
     except (ValueError, RuntimeError) as error:  # RuntimeError: torch has no memory for it
         raise ConfigError(f"model '{config.name}': {str(error).splitlines()[0]}") from None
 
 
 def served(meta: Mapping[str, Any]) -> TwoTower | Ranker:
     """The model that a generation's meta.json describes: serving's builder. Raises ConfigError."""
-    return model(Model.model_validate(meta["model"]), Schema.model_validate(meta["schema"]), meta["sizes"])
+    synergy = None if meta.get("synergy") is None else Synergy.model_validate(meta["synergy"])
+    return model(Model.model_validate(meta["model"]), Schema.model_validate(meta["schema"]), meta["sizes"], synergy)
 
 
-def check_model(config: Model, schema: Schema, terms: Sequence[TermConfig] = ()) -> None:
+def check_model(config: Model, schema: Schema, terms: Sequence[TermConfig] = (), synergy: Synergy | None = None) -> None:
     """Raise ConfigError if `model` would: the model is built with the smallest tables, before any data is read.
 
     terms   of the objective that it is to be trained with: those that look beyond the logits need a model that shows what they look at
     """
-    built = model(config, schema, {schema.vocabulary_of(f): FIRST + 1 for f in schema.features})
+    built = model(config, schema, _smallest(schema), synergy)
     for term in terms:
         made = TERMS.get(term.loss)
         if getattr(made, "needs_guess", False) and not getattr(built, "guesses", False):
@@ -62,6 +74,33 @@ def check_model(config: Model, schema: Schema, terms: Sequence[TermConfig] = ())
         if getattr(made, "needs_choice", False) and not getattr(built, "chooses", False):
             raise ConfigError(f"objective '{term.loss}': needs a model that learns which fields to keep, fscd without keep; "
                               f"'{config.name}' does not")  # fmt: skip
+
+
+def _smallest(schema: Schema) -> dict[str, int]:
+    """Sizes of vocabularies of one value."""
+    return {schema.vocabulary_of(f): FIRST + 1 for f in schema.features}
+
+
+def _hidden_width(cms: Cms, schema: Schema) -> int:
+    """K of the vectors that CMS will be given. Raises ConfigError."""
+    if cms.column is not None:
+        held = [f.name for f in schema.features if f.kind == "vector" and f.side == "context" and not f.field]
+        if cms.column not in held:
+            raise ConfigError(f"synergy.cms.column: '{cms.column}' must be a feature of kind vector, side context, field false"
+                              f"{nearest(cms.column, held) if held else '; there is none'}")  # fmt: skip
+        return schema[cms.column].dim or 0
+    assert cms.ranker is not None
+    if cms.ranker.name not in RANKERS:
+        raise ConfigError(f"synergy.cms: unknown ranker '{cms.ranker.name}'{nearest(cms.ranker.name, RANKERS)}")
+    ranker = model(cms.ranker, schema, _smallest(schema)).eval()
+    columns = [{f.name: torch.zeros(1, *((f.max_length,) if f.many else (f.dim,) if f.dim else ()),
+                                    dtype=torch.int32 if f.embedded else torch.float32) for f in schema.on(side)}
+               for side in ("user", "item")]  # fmt: skip
+    with torch.no_grad():
+        _, hidden = ranker.pairs(columns[0], columns[1], torch.zeros(1).long(), torch.zeros(1).long())  # type: ignore[operator]
+    if hidden is None:
+        raise ConfigError(f"synergy.cms: ranker '{cms.ranker.name}' has no hidden layer whose vectors could be shared")
+    return int(hidden.shape[1])
 
 
 def objective(terms: Sequence[TermConfig], schema: Schema, counts: Mapping[str, NDArray[Any]] | None = None) -> Objective:

@@ -110,7 +110,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, prog
     resolved = config.model_copy(update={"data": resolve(config.data)})
     schema = resolved.data.schema_()
     build.check_terms(config, resolved.data, schema)  # before the data: a typo should not cost a preparation
-    build.check_model(config.model, schema, config.objective)
+    build.check_model(config.model, schema, config.objective, config.synergy)
     for where, lists in (("training.lists", config.training.lists), ("evaluation", config.evaluation)):
         if lists is not None:
             check_lists(schema, lists, resolved.data.request is not None, where)
@@ -122,7 +122,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, prog
             (progress or Quiet()).say(f"label '{label}': no term of the objective looks at it; its logit is neither trained nor evaluated")
         objective = build.objective(config.objective, dataset.schema, dataset.counts)
         torch.manual_seed(config.training.seed)
-        model = build.model(config.model, dataset.schema, dataset.sizes)
+        model = build.model(config.model, dataset.schema, dataset.sizes, config.synergy)
         write_text(folder / "config.yaml", dump(config))
         result = fit(model, objective, dataset, config.training, folder, resume=resume, progress=progress or Quiet(),
                      each_epoch=each_epoch, evaluation=config.evaluation)  # fmt: skip
@@ -147,7 +147,7 @@ def open_run(folder: str | Path | None = None) -> Run:
     if written.get("encoders") not in (None, digest(dataset.encoders)):
         raise ConfigError(f"run folder '{path}': its weights do not fit the data as it is now: values or their order have changed "
                           "since it was trained; train again, or bring the files back as they were")  # fmt: skip
-    model = build.model(config.model, dataset.schema, dataset.sizes)
+    model = build.model(config.model, dataset.schema, dataset.sizes, config.synergy)
     try:
         model.load_state_dict(load_file(weights))
     except SafetensorError as error:
@@ -196,7 +196,7 @@ def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:
             f"run folder '{folder}': holds a run already; continue it with --resume, replace it with --overwrite, or set output"
         )
     old, new = load(before), config
-    for part in ("data", "model", "objective", "training", "evaluation"):
+    for part in ("data", "model", "synergy", "objective", "training", "evaluation"):
         if getattr(old, part) != getattr(new, part):
             raise ConfigError(f"run folder '{folder}': was started with another '{part}' section; resume needs the same one ({before})")
 

@@ -43,6 +43,7 @@ def export(
             complain("no validation rows, so no calibrator: requests with bids will be refused", level="warning")
     folder = write(
         opened.dataset, opened.model, folder=to or opened.folder / "generations", options=opened.config.model.model_dump(mode="json"),
+        synergy=None if opened.config.synergy is None else opened.config.synergy.model_dump(mode="json"),
         name=opened.config.name, calibrate_on=on, calibrator="platt" if calibrator == "none" else calibrator,
         dtype=dtype, users=users, keep=keep,  # type: ignore[arg-type]
         skipped=lambda why: complain(f"{why}; requests with bids for it will be refused", level="warning"),

@@ -100,7 +100,8 @@ def _recipes(settings: Config, data: Data) -> list[str]:
     from prerank.config import ConfigError
 
     schema, errors = data.schema_(), []
-    checks = (lambda: build.check_model(settings.model, schema, settings.objective), lambda: build.check_terms(settings, data, schema))
+    checks = (lambda: build.check_model(settings.model, schema, settings.objective, settings.synergy),
+              lambda: build.check_terms(settings, data, schema))  # fmt: skip
     for check in checks:
         try:
             check()

@@ -9,13 +9,18 @@ from prerank.config.asof import AsOf, milliseconds
 from prerank.config.data import Data, Derived, Label, Split
 from prerank.config.errors import ConfigError, nearest
 from prerank.config.file import checked, dump, load, override, parse, put, read
-from prerank.config.run import Config, Model, Optimizer, ParameterGroup, TermConfig, Training
+from prerank.config.model import Model
+from prerank.config.run import Config, Optimizer, ParameterGroup, TermConfig, Training
 from prerank.config.stages import Ecpm, Evaluation, Lists, StageColumn, Take, Teacher, monitored
+from prerank.config.synergy import Cas, Cms, Cts, Synergy
 
 __all__ = [
     "AsOf",
+    "Cas",
+    "Cms",
     "Config",
     "ConfigError",
+    "Cts",
     "Data",
     "Derived",
     "Ecpm",
@@ -27,6 +32,7 @@ __all__ = [
     "ParameterGroup",
     "Split",
     "StageColumn",
+    "Synergy",
     "Take",
     "Teacher",
     "TermConfig",

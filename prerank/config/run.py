@@ -7,20 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from prerank.config.data import Data
+from prerank.config.model import Model
 from prerank.config.stages import Evaluation, Lists, monitored
 from prerank.config.strict import Strict
-
-
-class Model(BaseModel):
-    """The model's name and its options; which options exist is the recipe's own signature."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: str = "inttower"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
+from prerank.config.synergy import Synergy
 
 
 class TermConfig(BaseModel):
@@ -112,6 +102,7 @@ class Config(Strict):
     name: str = "prerank"
     data: Data = Data()
     model: Model = Model()
+    synergy: Synergy | None = Field(None, description="CS3: layers that cycle, and what each tower remembers")
     objective: tuple[TermConfig, ...] = (TermConfig(loss="logloss"),)
     training: Training = Training()
     evaluation: Evaluation | None = Field(None, description="the candidate pool of recall@K and ndcg@K")

@@ -33,6 +33,8 @@ class Embeddings(nn.Module):
     sizes    rows of each vocabulary, the three reserved ones included
     std      of the tables' normal initialisation
     unpooled sides that are read by `tokens`: their lists need no pooling
+
+    A field may be made from ids by a module that somebody else gives, see `attach`: whoever reads the fields cannot tell.
     """
 
     def __init__(self, schema: Schema, sizes: Mapping[str, int], std: float = 0.05, unpooled: Collection[str] = ()) -> None:
@@ -64,6 +66,8 @@ class Embeddings(nn.Module):
         self.dense = nn.ModuleDict(
             {_key(f): dense(f, self.width, std) for f in fields if not f.embedded and f.encoding != "raw"}
         )
+        self.attached = nn.ModuleDict()
+        self._ids_of: dict[str, str] = {}  # feature that is attached -> column of the ids that it is made from
         self.attention = nn.ModuleDict(
             {
                 _key(f): AttentionPooling(int(self.table_of[f.name]))
@@ -72,6 +76,11 @@ class Embeddings(nn.Module):
                 if f.many and f.pooling == "attention" and side not in unpooled
             }
         )
+
+    def attach(self, feature: str, ids: str, module: nn.Module) -> None:
+        """Let a module (ids [rows] -> [rows, D]) make the field of a feature that has no column, from the column `ids`."""
+        self.attached[feature] = module
+        self._ids_of[feature] = ids
 
     def forward(self, side: Literal["user", "item"], columns: Columns) -> Tensor:
         """Columns of one side -> [rows, F, D]."""
@@ -86,7 +95,7 @@ class Embeddings(nn.Module):
             fields = {f.name: gathered[:, i] for i, f in enumerate(plain)}
         for f in features:
             if f.name not in fields:
-                fields[f.name] = self._one(f, columns[f.name])
+                fields[f.name] = self._field(f, columns)
         return torch.stack([fields[f.name] for f in features], dim=1)
 
     def tokens(self, side: Literal["user", "item"], columns: Columns) -> tuple[Tensor, Tensor]:
@@ -96,9 +105,9 @@ class Embeddings(nn.Module):
         """
         vectors, masks = [], []
         for f in self.features[side]:
-            column = columns[f.name]
-            vectors.append(self._values(f, column) if f.many else self._one(f, column).unsqueeze(1))  # [rows, 1 or length, D]
-            masks.append(column != PADDING if f.many else torch.ones(len(column), 1, dtype=torch.bool, device=column.device))
+            vectors.append(self._values(f, columns[f.name]) if f.many else self._field(f, columns).unsqueeze(1))  # [rows, 1 or length, D]
+            here = vectors[-1]
+            masks.append(columns[f.name] != PADDING if f.many else torch.ones(len(here), 1, dtype=torch.bool, device=here.device))
         return torch.cat(vectors, dim=1), torch.cat(masks, dim=1)
 
     def _values(self, f: Feature, column: Tensor) -> Tensor:
@@ -109,6 +118,13 @@ class Embeddings(nn.Module):
     def _rows(self, f: Feature, column: Tensor) -> Tensor:
         """The table's rows of a column's values, of the table's width."""
         return self._gather(self.table_of[f.name], column.long() + self.offset[f.name])
+
+    def _field(self, f: Feature, columns: Columns) -> Tensor:
+        """A feature's field [rows, D], from its column or from the module that is attached for it."""
+        if f.name in self._ids_of:
+            made: Tensor = self.attached[f.name](columns[self._ids_of[f.name]])
+            return made
+        return self._one(f, columns[f.name])
 
     def _one(self, f: Feature, column: Tensor) -> Tensor:
         """One feature's column -> its field [rows, D]."""

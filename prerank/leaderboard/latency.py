@@ -29,7 +29,9 @@ def of_run(run: Run, candidates: Sequence[int] = CANDIDATES, calls: int = 300) -
     try:
         with tempfile.TemporaryDirectory(prefix="prerank-latency-") as folder:
             options = run.config.model.model_dump(mode="json")
-            scorer = Scorer(Generation(export(run.dataset, run.model, folder=folder, options=options)), build.served)
+            synergy = None if run.config.synergy is None else run.config.synergy.model_dump(mode="json")
+            generation = Generation(export(run.dataset, run.model, folder=folder, options=options, synergy=synergy))
+            scorer = Scorer(generation, build.served)
             found = {}
             for k in candidates:
                 times = milliseconds(scorer, run.dataset.user_ids, run.dataset.item_ids, k, calls=calls)

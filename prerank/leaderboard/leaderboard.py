@@ -130,7 +130,7 @@ def _check(entries: Sequence[Entry]) -> None:
             data = resolve(entry.config.data)
             schema = data.schema_()
             build.check_terms(entry.config, data, schema)
-            build.check_model(entry.config.model, schema, entry.config.objective)
+            build.check_model(entry.config.model, schema, entry.config.objective, entry.config.synergy)
         except ConfigError as error:
             problems += [f"row '{entry.label}': {line}" for line in str(error).splitlines()]
     if problems:

@@ -39,6 +39,7 @@ class Meta(msgspec.Struct, kw_only=True):
     format: int = 1
     scoring: str = "maxsim"  # of given candidates: by MaxSim over item rows, by the model's head over item rows, or by a ranker
     user_vectors: bool = False  # whether they are stored
+    synergy: dict[str, Any] | None = None  # CS3's settings, as in the config; None: a plain model
 
     @property
     def ranker(self) -> bool:

@@ -45,6 +45,7 @@ class WithIdHead(nn.Module):
         super().__init__()
         self.inner: Any = inner
         self.ids = ids
+        self.id_groups = ids.objectives  # they come last
         self.reads_tokens = getattr(inner, "reads_tokens", False)
         self.guesses = getattr(inner, "guesses", False)
 

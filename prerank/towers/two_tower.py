@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-from prerank.batch import Batch, Columns, Head, Output, Representation, TokenTower, Tower
+from prerank.batch import Batch, Columns, Head, Memorising, Output, Representation, TokenTower, Tower
 from prerank.layers import Embeddings, Histories
 from prerank.schema import Schema
 
@@ -19,6 +20,8 @@ class TwoTower(nn.Module):
     user, item    towers: fields [rows, F, D], ids [rows] -> Representation; or of tokens, see `batch.TokenTower`
     head          compares them
     guesses       true when the towers guess the other side's vectors, as DAT's do (`Representation.guess`)
+
+    A model may be given memories (`batch.Memorising`; none at first): what they hold is read as fields of the towers.
     """
 
     def __init__(self, schema: Schema, embeddings: Embeddings | None, user: Tower | TokenTower, item: Tower | TokenTower,
@@ -30,6 +33,7 @@ class TwoTower(nn.Module):
         self.item = item
         self.head = head
         self.guesses = getattr(user, "guesses", False)
+        self.memories: Sequence[Memorising] = ()
         self._histories = Histories(self.user, self.item, schema.user_id, schema.item_id)
 
     def forward(self, batch: Batch) -> Output:
@@ -61,6 +65,32 @@ class TwoTower(nn.Module):
     def remember(self, users: Tensor, items: Tensor, level: Tensor) -> None:
         """The train interactions, for towers with histories; see `layers.Histories`."""
         self._histories.remember(users, items, level)
+
+    @property
+    def needs_hidden(self) -> bool:
+        """Whether `observe` must be given a ranking model's hidden vectors."""
+        return any(memory.needs_hidden for memory in self.memories)
+
+    @property
+    def memory_names(self) -> frozenset[str]:
+        """Names of the state that is memory: no weights, so that it is not averaged with them."""
+        held = {id(t) for memory in self.memories for t in memory.tensors()}
+        return frozenset(name for name, t in self.state_dict(keep_vars=True).items() if id(t) in held)
+
+    @torch.no_grad()
+    def observe(self, batch: Batch, output: Output, hidden: Tensor | None = None) -> None:
+        """Let the memories learn of a batch that was scored and trained on: READ, train, THEN write.
+
+        output   what the model said of it
+        hidden   [B, C, K] a ranking model's, for a model that needs them
+        """
+        for memory in self.memories:
+            memory.observe(batch, output, hidden)
+
+    def reset_memory(self) -> None:
+        """Forget what was observed, as each epoch must: its rows' own labels are in it."""
+        for memory in self.memories:
+            memory.reset()
 
     def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
         """Give the 'unknown' and 'missing' rows that training never saw the average row of their table."""

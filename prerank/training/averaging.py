@@ -4,7 +4,7 @@
 
 Polyak and Juditsky 1992, in its exponential form; the early d is Adam-style bias correction's kin (ours), so that the
 start is forgotten. Running statistics of normalisation are averaged likewise. Tables that are updated row by row are not: the
-average would touch every row at every step.
+average would touch every row at every step. Nor are memories (CTS, CMS), which are no weights.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Average:
     def __init__(self, model: nn.Module, decay: float | None, left: frozenset[str]) -> None:
         self.decay, self.steps = decay, 0
         state = model.state_dict(keep_vars=True)
+        left = left | getattr(model, "memory_names", frozenset())
         self.live = {k: v.detach() for k, v in state.items() if v.is_floating_point() and k not in left} if decay is not None else {}
         self.average = {k: v.clone() for k, v in self.live.items()}
 

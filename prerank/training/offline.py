@@ -81,7 +81,7 @@ def fit(model: nn.Module, objective: Objective, dataset: Dataset, settings: Sett
     each_epoch   told of every finished epoch (its line of history.jsonl), on resuming of those before, too
     evaluation   the candidate pool in which validation measures recall@K and ndcg@K, too
     """
-    with _stop_asked() as stop:
+    with stop_asked() as stop:
         run = _Run(model, objective, dataset, settings, folder, progress or Quiet(), evaluation)
         return run.go(resume, stop, each_epoch or (lambda entry: None))
 
@@ -125,6 +125,13 @@ class _Run:
         if settings.freeze_after_first_epoch and getattr(model, "remembers", False):
             raise ConfigError("training.freeze_after_first_epoch: a model with histories does not take it: outside training mode a train "
                               "row's score holds the row's own label")  # fmt: skip
+        if getattr(model, "needs_hidden", False):
+            raise ConfigError("synergy.cms.ranker: epochs have no ranking model beside them; train with `prerank replay`, or give "
+                              "synergy.cms.column")  # fmt: skip
+        self.memories = bool(getattr(model, "memories", ()))
+        if settings.freeze_after_first_epoch and self.memories:
+            raise ConfigError("training.freeze_after_first_epoch: a model with synergy.cts or cms does not take it: running statistics "
+                              "tell a row of its own label")  # fmt: skip
         configure(settings)
         self.device = device_of(settings)
         self.model = model.to(self.device)
@@ -176,6 +183,8 @@ class _Run:
         """The rest of the running epoch, from the step where it stands."""
         state, steps = self.state, len(self.loader)
         self.model.train(not (self.settings.freeze_after_first_epoch and state.epoch > 0))
+        if self.memories and state.step == 0:
+            self.model.reset_memory()  # type: ignore[operator]
         sums = {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in state.sums.items()}
         mark = time.monotonic(), time.process_time()
         saved = mark[0]
@@ -191,7 +200,8 @@ class _Run:
         for batch in self.loader.epoch(state.epoch, start=state.step):
             try:
                 values = train_step(self.model, self.objective, self.optimizer, batch.to(self.device),
-                                    precision=self.settings.precision, clip=self.settings.clip)  # fmt: skip
+                                    precision=self.settings.precision, clip=self.settings.clip,
+                                    observe=self.model.observe if self.memories else None)  # type: ignore[arg-type]  # fmt: skip
             except DivergedError as error:
                 where = f"epoch {state.epoch + 1}, batch {state.step + 1}"
                 raise DivergedError(f"training diverged in {where}: {error}; try a lower lr or clip") from None
@@ -305,7 +315,7 @@ def _own_parameters(objective: Objective, device: torch.device) -> dict[str, nn.
 
 
 @contextlib.contextmanager
-def _stop_asked() -> Iterator[list[int]]:
+def stop_asked() -> Iterator[list[int]]:
     """A list that fills when SIGINT or SIGTERM comes: the run stops between two steps, not inside one.
 
     A second signal takes its usual way. Outside the main thread signals cannot be caught, and the list stays empty.

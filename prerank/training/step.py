@@ -14,6 +14,7 @@ from prerank.training.optimizer import Optimizer
 
 Model = Callable[[Batch], Output]
 Objective = Callable[[Batch, Output], tuple[Tensor, dict[str, Tensor]]]
+Observe = Callable[[Batch, Output], None]
 
 
 class DivergedError(ValueError):
@@ -21,8 +22,11 @@ class DivergedError(ValueError):
 
 
 def train_step(model: Model, objective: Objective, optimizer: Optimizer, batch: Batch, *, precision: str = "fp32",
-               clip: float | None = None) -> dict[str, Tensor]:  # fmt: skip
-    """Learn from a batch; returns {'loss': total, term: value, ...}, detached scalars. Raises DivergedError."""
+               clip: float | None = None, observe: Observe | None = None) -> dict[str, Tensor]:  # fmt: skip
+    """Learn from a batch; returns {'loss': total, term: value, ...}, detached scalars. Raises DivergedError.
+
+    observe   called last, with what the model said before the step: a memory is read, then trained on, then written
+    """
     optimizer.zero_grad()
     with autocast(precision, batch.user_index.device.type):
         output = model(batch)
@@ -33,6 +37,8 @@ def train_step(model: Model, objective: Objective, optimizer: Optimizer, batch: 
     if clip is not None:
         torch.nn.utils.clip_grad_norm_(optimizer.gradients(), clip)
     optimizer.step()
+    if observe is not None:
+        observe(batch, output)
     return {"loss": total.detach(), **terms}
 
 

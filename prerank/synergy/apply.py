@@ -1,0 +1,78 @@
+"""Settings -> a two-tower with CAS in its layers and the memories of CTS and CMS among its fields.
+
+Both memories are fields. The tower is built for a schema with one more feature a memory and side, counts it like any other,
+and `Embeddings` makes its field with a module that is attached afterwards, when the width of the towers' vectors is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prerank.config.synergy import Cache, Synergy
+from prerank.schema import Feature, Schema
+from prerank.store import EmaCache, MemoryStore
+from prerank.synergy.cas import cycle
+from prerank.synergy.cms import RankerMemory
+from prerank.synergy.cts import CrossMemory, last_level_width
+from prerank.synergy.field import MemoryField
+from prerank.synergy.rows import Side
+
+
+def widened(schema: Schema, settings: Synergy) -> Schema:
+    """The schema with a feature for every memory; no column stands behind it. Raises ValueError for names that are taken."""
+    made = [Feature(name=_name(kind, side), side=side, kind="numeric", encoding="raw")
+            for kind, cache in _caches(settings) for side in cache.sides]  # fmt: skip
+    return Schema(features=(*schema.features, *made), **schema.model_dump(exclude={"features"}))
+
+
+def apply(model: Any, settings: Synergy, schema: Schema, sizes: Mapping[str, int], hidden_width: int | None) -> None:
+    """Put CAS, CTS and CMS into a two-tower that was built for the widened schema.
+
+    hidden_width   of the vectors that CMS will be given; None without CMS
+    Raises ValueError where a tower has no place for them.
+    """
+    if settings.cas is not None and settings.cas.cycles:
+        for side in settings.cas.sides:
+            if not cycle(getattr(model, side), settings.cas):
+                without = " besides its input layer" if settings.cas.skip_input else ""
+                raise ValueError(f"synergy.cas: the {side} tower has no fully connected layer{without} that could be replaced")
+    if any(True for _ in _caches(settings)) and model.embeddings is None:
+        raise ValueError("synergy.cts, synergy.cms: need towers that read fields; this model's read ids alone")
+    own = len(model.head.groups) - getattr(model.user, "id_groups", 0)
+    memories: list[CrossMemory | RankerMemory] = []
+
+    def new(cache: Cache, side: Side, width: int) -> EmaCache:
+        rows = sizes[schema.vocabulary_of(schema[_id(schema, side)])]
+        return EmaCache(MemoryStore(rows, width), cache.decay, cache.mode, cache.normalise)
+
+    def attach(kind: str, side: Side, caches: list[EmaCache], inputs: str) -> None:
+        model.embeddings.attach(_name(kind, side), _id(schema, side), MemoryField(caches, model.embeddings.width, inputs))
+
+    if (cts := settings.cts) is not None:
+        for side in cts.sides:
+            width = last_level_width(model.head.groups, "item" if side == "user" else "user", own)
+            caches = [new(cts, side, width) for _ in range(1 + cts.negatives)]
+            attach("cts", side, caches, cts.inputs)
+            memories.append(CrossMemory(side, _id(schema, side), caches[0], caches[1] if cts.negatives else None, own))
+    if (cms := settings.cms) is not None:
+        assert hidden_width is not None, "CMS without the width of its vectors"
+        for side in cms.sides:
+            one = new(cms, side, hidden_width)
+            attach("cms", side, [one], cms.inputs)
+            memories.append(RankerMemory(side, _id(schema, side), one, cms.column))
+    model.memories = tuple(memories)
+
+
+def _caches(settings: Synergy) -> list[tuple[str, Cache]]:
+    given: list[tuple[str, Cache | None]] = [("cts", settings.cts), ("cms", settings.cms)]
+    return [(kind, cache) for kind, cache in given if cache is not None]
+
+
+def _name(kind: str, side: Side) -> str:
+    """Of the feature that stands for a memory: no dot, as it becomes a module's name."""
+    return f"{kind} of {side}"
+
+
+def _id(schema: Schema, side: Side) -> str:
+    return schema.user_id if side == "user" else schema.item_id

@@ -1,0 +1,65 @@
+"""A field that a tower reads and that was remembered: cached vectors of its id, how often and when they were written.
+
+    field = Linear [ LayerNorm(vector) * seen ; seen ; log(1 + count) ; log(1 + hours since) ]     a part for each cache
+
+LayerNorm before use, zeros and a "seen" bit for a cold id (ours, REFERENCE 1.3); count and age as inputs are ours, too: a cache of
+answers is a running mean in disguise, so that every table also carries the control that is told count and age alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prerank.layers import Linear
+from prerank.store import EmaCache
+
+CHUNK = 1 << 16  # ids whose field is made at a time, where it is made of all
+
+
+class MemoryField(nn.Module):
+    """ids [rows] -> a field [rows, D]; see the module's first lines.
+
+    caches   what is remembered of an id
+    width    D
+    inputs   'vector', 'vector_count_age' or 'count_age' (config.synergy.Cache)
+    """
+
+    def __init__(self, caches: Sequence[EmaCache], width: int, inputs: str) -> None:
+        super().__init__()
+        self.caches = nn.ModuleList(caches)
+        self.vector, self.count_age = inputs != "count_age", inputs != "vector"
+        numbers = sum((cache.width if self.vector else 0) + 1 + 2 * self.count_age for cache in caches)
+        self.project = Linear(numbers, width)
+        self.table: Tensor | None = None  # of all ids, where nothing moves any more
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[rows] -> [rows, D]."""
+        if self.table is not None:
+            return F.embedding(ids.long(), self.table)
+        parts: list[Tensor] = []
+        for cache in self.caches:
+            parts += self._parts(cache, ids)  # type: ignore[arg-type]
+        made: Tensor = self.project(torch.cat(parts, dim=1))
+        return made
+
+    def _parts(self, cache: EmaCache, ids: Tensor) -> list[Tensor]:
+        memory = cache.read(ids)
+        seen = (memory.counts > 0).float().unsqueeze(1)  # [rows, 1]
+        parts = [F.layer_norm(memory.vectors, (cache.width,)) * seen] if self.vector else []
+        parts.append(seen)
+        if self.count_age:
+            parts += [torch.log1p(memory.counts.float()).unsqueeze(1), torch.log1p(cache.age(memory)).unsqueeze(1)]
+        return parts
+
+    @torch.no_grad()
+    def for_serving(self) -> None:
+        """Make the field of every id once: weights and caches of a generation stand still, and a tower then gathers a row."""
+        store = self.caches[0].store
+        rows = len(store.vectors)  # type: ignore[union-attr,arg-type]
+        device = self.project.weight.device
+        parts = [self(torch.arange(i, min(i + CHUNK, rows), device=device)) for i in range(0, rows, CHUNK)]
+        self.table = torch.cat(parts)
