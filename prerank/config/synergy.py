@@ -14,7 +14,7 @@ SideName = Literal["user", "item"]
 
 def _sides(value: tuple[SideName, ...]) -> tuple[SideName, ...]:
     if len(set(value)) < len(value):
-        raise ValueError(f"sides: must be different; got {', '.join(value)}")
+        raise ValueError(f"must be different; got {', '.join(value)}")
     return value
 
 
