@@ -38,7 +38,7 @@ class ParameterGroup(Strict):
     l2: float | None = Field(None, ge=0, description="weight of the squared norm added to the gradient")
     count_power: float | None = Field(None, description="an embedding row's l2 grows with (its train count / mean count) ** this")
     rowwise: bool = Field(False, exclude_if=lambda given: not given,
-                          description="tables of ids: row-wise Adagrad at this rate, whatever their size: for one pass in time")  # fmt: skip
+                          description="tables of ids: row-wise Adagrad at this rate, whatever their size")  # fmt: skip
 
     @model_validator(mode="after")
     def _rowwise_has_no_decay(self) -> ParameterGroup:

@@ -62,6 +62,10 @@ class Statistic:
         """Values of kept rows [first, first + count)."""
         return pl.Series(self.rows[first : first + count])
 
+    def never(self) -> pl.Series:
+        """The value of a key that train does not have.  # [1]"""
+        return self.serving(pl.Series([None], dtype=self.keys.values.dtype))
+
     def serving(self, keys: pl.Series) -> pl.Series:
         """Values of raw keys [n] after all of train."""
         found = self.keys.find(keys)
@@ -90,6 +94,10 @@ class History:
     def part(self, first: int, count: int) -> pl.Series:
         """Lists of kept rows [first, first + count)."""
         return self._lists(self.low[first : first + count], self.high[first : first + count])
+
+    def never(self) -> pl.Series:
+        """The value of a key that train does not have.  # [1]"""
+        return self.serving(pl.Series([None], dtype=self.keys.values.dtype))
 
     def serving(self, keys: pl.Series) -> pl.Series:
         """Lists of raw keys [n] after all of train."""

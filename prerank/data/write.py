@@ -166,11 +166,7 @@ def _missing_of(walk: Walk, fitted: Fitted, side: Entity) -> dict[str, Column]:
             found[f.name] = fitted.encoders[f.name].missing()
         elif walk.sources.place[f.name] == "derived" and not _by_id(walk, f):
             derived = walk.derived[f.source]
-            if isinstance(derived, Running):
-                never = derived.never()
-            else:
-                never = derived.serving(pl.Series([None], dtype=derived.keys.values.dtype))
-            found[f.name] = fitted.encoders[f.name].encode(never)
+            found[f.name] = fitted.encoders[f.name].encode(derived.never())
     return found
 
 

@@ -4,6 +4,7 @@ from prerank.report.intervals import bands, counts, forest
 from prerank.report.plots import bars, latency, reliability_curve, roc_curve, training_curve
 from prerank.report.scatter import against, clouds, pareto
 from prerank.report.tables import Column, Spread, Table, spread
+from prerank.report.timeline import over_time
 
 __all__ = [
     "Column",
@@ -16,6 +17,7 @@ __all__ = [
     "counts",
     "forest",
     "latency",
+    "over_time",
     "pareto",
     "reliability_curve",
     "roc_curve",

@@ -1,0 +1,265 @@
+"""One pass over a log in the order of time: predict, score, learn, observe.
+
+    scores = stream(model, objective, dataset, order, settings, folder)
+
+Every batch is predicted before anything is learned from it: what is measured on it is what serving would have said. Two protocols, always
+both:
+
+    prequential   the model goes on learning through the test rows
+    frozen        weights, memories and running statistics (`Dataset.frozen`) as they stood when the test rows began
+
+A label may come late: with `delay` a batch is learned from when the last of its labels is known at the next batch's first row. Averaged
+weights, where there are any, predict (a second model of which they are the parameters); the plain ones learn. Memories (CTS, CMS) are
+written after the step, by `model.observe`. A ranking model beside it (CMS) goes through the same batches: its vector of a row is made
+before it learns from the row.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from prerank.batch import Batch, Output
+from prerank.config import ConfigError
+from prerank.config import Training as Settings
+from prerank.data import Dataset, Loader
+from prerank.training import checkpoint
+from prerank.training.averaging import Average
+from prerank.training.offline import Interrupted, configure, device_of, stop_asked
+from prerank.training.optimizer import Optimizer
+from prerank.training.predict import evaluating, predict
+from prerank.training.step import DivergedError, Objective, train_step
+
+Told = Callable[["State"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Impressions of a log in order of time.
+
+    rows    int64 [n] log rows;  ts   int64 [n] ms
+    test    position of the first test row; before it is what the frozen protocol knows
+    """
+
+    rows: NDArray[np.int64]
+    ts: NDArray[np.int64]
+    test: int
+
+
+@dataclass
+class State:
+    """Where a stream stands; logits of rows that were not yet predicted are NaN.
+
+    logits    float32 [n, T] before learning from each row;  frozen   float32 [n - test, T]
+    step      batches predicted;  learned   batches learned from
+    seconds, cpu_seconds   spent so far
+    """
+
+    logits: NDArray[np.float32]
+    frozen: NDArray[np.float32]
+    step: int = 0
+    learned: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+def in_time(dataset: Dataset, *, sort: bool = True) -> Order:
+    """Every impression, ordered by time; rows of one moment stay in the log's order.
+
+    sort   rows that lie before an earlier row's time are sorted in; without it they are refused
+    Raises ConfigError when there is no time, no test row, or a test row before a train row.
+    """
+    if dataset.ts is None:
+        raise ConfigError("data.time: a pass in order of time needs the column of the event's time")
+    known = np.sort(np.concatenate([dataset.rows("train"), dataset.rows("validation")]))
+    test = dataset.rows("test")
+    if not len(test):
+        raise ConfigError("data.split.test: the two protocols part where the test rows begin, and there are none")
+    rows = np.sort(np.concatenate([known, test]))
+    back = int((np.diff(dataset.ts[rows]) < 0).sum())
+    if back and not sort:
+        raise ConfigError(f"log: time runs backwards {back:,} times; sort the log, or let it be sorted")
+    if len(known) and dataset.ts[known].max() > dataset.ts[test].min():
+        raise ConfigError("data.split: rows to test on lie before rows to learn from; a pass in order of time needs split.kind time")
+    rows = np.concatenate([part[np.argsort(dataset.ts[part], kind="stable")] for part in (known, test)])
+    return Order(rows, np.asarray(dataset.ts[rows]), len(known))
+
+
+def stream(model: nn.Module, objective: Objective, dataset: Dataset, order: Order, settings: Settings, folder: Path, *, delay: int = 0,
+           ranker: nn.Module | None = None, resume: bool = False, told: Told | None = None) -> State:  # fmt: skip
+    """Run the whole log through a model, in a folder whose lock the caller holds. Raises DivergedError, Interrupted, ConfigError.
+
+    delay    ms after which a label is known
+    ranker   a ranking model that is trained in step, for CMS
+    told     called after every batch
+    """
+    with stop_asked() as stop:
+        return _Stream(model, objective, dataset, order, settings, folder, delay, ranker).go(resume, stop, told or (lambda state: None))
+
+
+class _Learner:
+    """A model, its optimiser, and the model that predicts: itself, or one made of its averaged weights."""
+
+    def __init__(self, model: nn.Module, dataset: Dataset, settings: Settings, device: torch.device) -> None:
+        counts = {name: torch.from_numpy(np.array(c)) for name, c in dataset.counts.items()}
+        self.model = model.to(device)
+        self.optimizer = Optimizer(self.model, settings.optimizer, counts, settings.batch_size)
+        rowwise = self.optimizer.rowwise.parameters if self.optimizer.rowwise else {}
+        buffers = {name for name, _ in model.named_buffers()}
+        self.average = Average(self.model, settings.average, frozenset({*rowwise, *buffers}))
+        self.predictor = self.model if settings.average is None else _made_of(self.model, self.average.average)
+        self.predictor.eval()
+
+    def tensors(self) -> dict[str, Tensor]:
+        parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.tensors(), "average": self.average.tensors()}
+        return {f"{part}/{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
+
+    def load(self, found: Callable[[str], dict[str, Tensor]]) -> None:
+        self.model.load_state_dict(found("model"))
+        self.optimizer.load_tensors(found("optimizer"))
+        self.average.load_tensors(found("average"))
+
+
+class _Stream:
+    """The state of one call of `stream`."""
+
+    def __init__(self, model: nn.Module, objective: Objective, dataset: Dataset, order: Order, settings: Settings, folder: Path,
+                 delay: int, ranker: nn.Module | None) -> None:  # fmt: skip
+        if getattr(model, "needs_hidden", False) and ranker is None:
+            raise ConfigError("synergy.cms: needs a ranking model beside it, and none was given")
+        if getattr(model, "remembers", False):
+            raise ConfigError("id_history: a pass in order of time does not take it: its sums are of the whole of train")
+        configure(settings)
+        self.device = device_of(settings)
+        self.objective, self.dataset, self.order, self.settings = objective, dataset, order, settings
+        self.folder, self.delay = folder, delay
+        self.main = _Learner(model, dataset, settings, self.device)
+        self.beside = None if ranker is None else _Learner(ranker, dataset, settings, self.device)
+        self.loader = Loader(dataset, order.rows, settings.batch_size, shuffle="none", dedup=settings.dedup)
+        n, t = len(order.rows), dataset.labels.shape[1]
+        self.state = State(np.full((n, t), np.nan, np.float32), np.full((n - order.test, t), np.nan, np.float32))
+        self.waiting: deque[Batch] = deque()
+
+    def go(self, resume: bool, stop: list[int], told: Told) -> State:
+        state, size = self.state, self.settings.batch_size
+        torch.manual_seed(self.settings.seed + 1_000_003)
+        if resume:
+            self._load()
+        saved = mark = time.monotonic()
+        cpu = time.process_time()
+        for batch in self.loader.epoch(0, start=state.learned):  # those that wait for their labels are read again
+            k = state.learned + len(self.waiting)
+            first = k * size
+            if k == state.step:
+                if first <= self.order.test < first + size:
+                    self._freeze()
+                with torch.inference_mode(), evaluating(self.main.predictor):
+                    state.logits[first : first + size] = self.main.predictor(batch.to(self.device)).logits[:, 0].float().cpu().numpy()
+                state.step += 1
+            self.waiting.append(batch)
+            self._learn(self.order.ts[min(first + size, len(self.order.rows) - 1)])
+            now = time.monotonic(), time.process_time()
+            state.seconds, state.cpu_seconds = state.seconds + now[0] - mark, state.cpu_seconds + now[1] - cpu
+            mark, cpu = now
+            told(state)
+            if stop or now[0] - saved > self.settings.checkpoint_seconds:
+                self._save()
+                saved = time.monotonic()
+            if stop:
+                raise Interrupted(f"stopped at row {min(first + size, len(self.order.rows)):,} of {len(self.order.rows):,}; "
+                                  "continue with --resume")  # fmt: skip
+        self._save()
+        return state
+
+    def _freeze(self) -> None:
+        """Score all test rows with what is known before the batch of the first of them, and keep those weights: they saw no test row."""
+        checkpoint.save_weights(self.folder / "model.safetensors", self.main.predictor.state_dict())
+        rows = self.order.rows[self.order.test :]
+        loader = Loader(self.dataset.frozen(), rows, self.settings.eval_batch_size, shuffle="none", dedup=False)
+        self.state.frozen[:] = predict(self.main.predictor, loader.epoch(0), self.device)[0]
+
+    def _learn(self, now: int) -> None:
+        """Learn from the batches whose labels are all known at `now`, the time of the next row that is to be predicted."""
+        size, state = self.settings.batch_size, self.state
+        while self.waiting:
+            last = min((state.learned + 1) * size, len(self.order.rows)) - 1
+            if self.order.ts[last] + self.delay > now:
+                return
+            state.loss = self._step(self.waiting.popleft().to(self.device))
+            state.learned += 1
+
+    def _step(self, batch: Batch) -> float:
+        """One step of the ranking model, where there is one, and of the model; memories are written last."""
+        hidden = self._beside(batch) if self.beside else None
+        model: Any = self.main.model
+
+        def observe(batch: Batch, output: Output) -> None:
+            model.observe(batch, output, hidden)
+
+        values = self._train(self.main, batch, observe if getattr(model, "memories", ()) else None)
+        return float(values["loss"])
+
+    def _beside(self, batch: Batch) -> Tensor:
+        """The ranking model's hidden vectors [B, C, K] of a batch, made before it learns from it."""
+        assert self.beside is not None
+        with torch.no_grad(), evaluating(self.beside.model):
+            hidden = self.beside.model(batch).hidden
+        self._train(self.beside, batch, None)
+        return hidden
+
+    def _train(self, learner: _Learner, batch: Batch, observe: Callable[[Batch, Output], None] | None) -> dict[str, Tensor]:
+        learner.model.train()
+        try:
+            values = train_step(learner.model, self.objective, learner.optimizer, batch, precision=self.settings.precision,
+                                clip=self.settings.clip, observe=observe)  # fmt: skip
+        except DivergedError as error:
+            raise DivergedError(f"training diverged in batch {self.state.learned + 1}: {error}; try a lower lr or clip") from None
+        learner.average.update()
+        return values
+
+    def _save(self) -> None:
+        tensors = {f"main/{k}": v for k, v in self.main.tensors().items()}
+        tensors |= {f"beside/{k}": v for k, v in (self.beside.tensors() if self.beside else {}).items()}
+        tensors |= {"logits": torch.from_numpy(self.state.logits), "frozen": torch.from_numpy(self.state.frozen)}
+        tensors["rng"] = torch.get_rng_state()
+        s = self.state
+        told = {"step": s.step, "learned": s.learned, "loss": s.loss, "seconds": s.seconds, "cpu_seconds": s.cpu_seconds,
+                "dataset": self.dataset.fingerprint}  # fmt: skip
+        checkpoint.save(self.folder / "checkpoint", tensors, told)
+
+    def _load(self) -> None:
+        found = checkpoint.load(self.folder / "checkpoint")
+        if found is None:
+            return
+        told = dict(found.state)
+        if told.pop("dataset") != self.dataset.fingerprint:
+            raise ConfigError(f"run folder '{self.folder}': its checkpoint was trained on other data; start again without --resume")
+        for name, learner in (("main", self.main), ("beside", self.beside)):
+            if learner is not None:
+                learner.load(lambda part, name=name: found.part(f"{name}/{part}"))  # type: ignore[misc]
+        torch.set_rng_state(found.tensors["rng"])
+        self.state.logits[:], self.state.frozen[:] = found.tensors["logits"].numpy(), found.tensors["frozen"].numpy()
+        for name, value in told.items():
+            setattr(self.state, name, value)
+
+
+def _made_of(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    """A second model of the same shape whose parameters are these tensors, and the model's own where there are none: it follows both."""
+    kept = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    follower = copy.deepcopy(model, dict(kept))
+    for name, value in tensors.items():
+        owner, _, leaf = name.rpartition(".")
+        module = follower.get_submodule(owner)
+        module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+    return follower

@@ -1,0 +1,188 @@
+"""One pass in time: nothing is predicted with what came later, late labels wait, and a killed run goes on as if it had not been."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from prerank import build
+from prerank.batch import Batch, Output
+from prerank.config import Config, ConfigError, Data, Model, TermConfig, Training, checked
+from prerank.data import Dataset, prepare
+from prerank.training import Interrupted
+from prerank.training.online import State, in_time, stream
+
+N = 3000
+
+
+def settings(**change: Any) -> Training:
+    groups = [{"match": "*ids*", "lr": 0.1, "rowwise": True}]
+    given = {"batch_size": 64, "optimizer": {"lr": 0.003, "groups": groups}, "average": 0.9, "threads": 1, "checkpoint_seconds": 1e6}
+    return Training.model_validate({**given, **change})
+
+
+def log(folder: Path, labels: np.ndarray, *, kind: str = "time", shuffled: bool = False) -> Dataset:
+    folder.mkdir(exist_ok=True)
+    random = np.random.default_rng(5)
+    users, items = random.integers(0, 50, N), random.integers(0, 20, N)
+    frame = pl.DataFrame({"user": users, "item": items, "ts": 1_650_000_000_000 + 1000 * np.arange(N), "y": labels})
+    (frame.sample(fraction=1, shuffle=True, seed=1) if shuffled else frame).write_parquet(folder / "log.parquet")
+    asof = [{"name": n, "by": n[:-5], "label": "y"} for n in ("user_mean", "item_mean")]
+    features = [{"name": n, "side": n[:4], "kind": "numeric"} for n in ("user_mean", "item_mean")]
+    return prepare(Data.model_validate(
+        {"log": str(folder / "log.parquet"), "user_id": "user", "item_id": "item", "time": "ts", "labels": {"y": {"column": "y"}},
+         "width": 4, "asof": asof, "features": features, "split": {"kind": kind, "validation": 0.1, "test": 0.3}, "cache": str(folder / "cache")}
+    ))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def labels() -> np.ndarray:
+    random = np.random.default_rng(5)
+    users, items = random.integers(0, 50, N), random.integers(0, 20, N)  # the log's own
+    taste, worth = np.random.default_rng(6).normal(size=50), np.random.default_rng(7).normal(size=20)
+    return (np.random.default_rng(8).random(N) < 1 / (1 + np.exp(-2 * (taste[users] + worth[items])))).astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def dataset(labels: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return log(tmp_path_factory.mktemp("log"), labels)
+
+
+def made(dataset: Dataset) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build.model(Model.model_validate({"name": "dssm", "hidden": [8], "width": 4, "norm": False, "id_head": 2, "similarity": "dot"}),
+                       dataset.schema, dataset.sizes)  # fmt: skip
+
+
+def run(dataset: Dataset, folder: Path, *, training: Training | None = None, model: Any = None, **options: Any) -> State:
+    folder.mkdir(exist_ok=True)
+    objective = build.objective([TermConfig(loss="logloss")], dataset.schema)
+    return stream(model or made(dataset), objective, dataset, in_time(dataset), training or settings(), folder, **options)
+
+
+def test_it_learns_while_it_goes(dataset: Dataset, tmp_path: Path) -> None:
+    from prerank.metrics import auc
+
+    state, order = run(dataset, tmp_path), in_time(dataset)
+    y = dataset.labels[order.rows, 0] > 0
+    assert np.isfinite(state.logits).all()
+    assert np.isfinite(state.frozen).all()
+    assert auc(state.logits[order.test :, 0], y[order.test :]) > 0.75
+    assert auc(state.frozen[:, 0], y[order.test :]) > 0.75
+
+
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_a_flipped_label_moves_no_score_of_its_batch_or_before(labels: np.ndarray, tmp_path: Path, average: float | None) -> None:
+    """Bit for bit at any rate of learning, in both protocols; later batches do see it."""
+    training = settings(average=average)
+    plain = run(log(tmp_path / "plain", labels), tmp_path / "a", training=training)
+    for row in (100, 2500):
+        changed = labels.copy()
+        changed[row] = 1 - changed[row]
+        other = run(log(tmp_path / str(row), changed), tmp_path / f"b{row}", training=training)
+        moved = np.flatnonzero((plain.logits != other.logits).any(axis=1))
+        assert moved.min() > row
+        assert (plain.frozen != other.frozen).any() == (row == 100)
+
+
+def test_at_rate_0_only_running_statistics_carry_labels_on(labels: np.ndarray, tmp_path: Path) -> None:
+    changed = labels.copy()
+    changed[2500] = 1 - changed[2500]
+    still = settings(optimizer={"lr": 1e-30}, average=None)
+    plain, other = (run(log(tmp_path / n, y), tmp_path / f"run-{n}", training=still) for n, y in (("a", labels), ("b", changed)))
+    moved = np.flatnonzero((plain.logits != other.logits).any(axis=1))
+    assert moved.min() > 2500  # seen by later rows, of the same batch too
+    np.testing.assert_array_equal(plain.frozen, other.frozen)
+
+
+def test_labels_drawn_by_lot_are_not_found(labels: np.ndarray, tmp_path: Path) -> None:
+    from prerank.metrics import auc
+
+    lot = np.random.default_rng(0).permutation(labels)
+    dataset = log(tmp_path / "lot", lot)
+    order, state = in_time(dataset), run(dataset, tmp_path / "run")
+    y = dataset.labels[order.rows, 0] > 0
+    assert abs(auc(state.logits[500:, 0], y[500:]) - 0.5) < 0.035  # 2,500 rows: three deviations
+
+
+def test_late_labels_wait(dataset: Dataset, tmp_path: Path) -> None:
+    """A batch is learned from when the next row to be predicted comes after its last label: here 300 rows, hence 5 batches, later."""
+    behind = []
+    run(dataset, tmp_path, delay=300_000, told=lambda state: behind.append(state.step - state.learned))
+    assert behind[:4] == [1, 2, 3, 4]
+    assert set(behind[8:-1]) <= {4, 5}
+    prompt: list[int] = []
+    run(dataset, tmp_path / "prompt", told=lambda state: prompt.append(state.step - state.learned))
+    assert set(prompt) == {0}
+
+
+def test_resuming_changes_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    import os
+    import signal
+
+    whole = run(dataset, tmp_path / "whole", delay=300_000)
+
+    def stop(state: State) -> None:
+        if state.step == 38:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="stopped at row 2,432 of 3,000; continue with --resume"):
+        run(dataset, tmp_path / "cut", delay=300_000, told=stop)
+    again = run(dataset, tmp_path / "cut", delay=300_000, resume=True)
+    np.testing.assert_array_equal(again.logits, whole.logits)
+    np.testing.assert_array_equal(again.frozen, whole.frozen)
+
+
+def test_memories_are_written_after_the_step_and_only_of_labels_that_are_known(dataset: Dataset, tmp_path: Path) -> None:
+    model = made(dataset)
+    seen: list[int] = []
+    steps: list[int] = []
+
+    def observe(batch: Batch, output: Output, hidden: object) -> None:
+        assert output.logits.shape[0] == batch.rows
+        assert hidden is None
+        seen.append(int(batch.ts.max()))  # type: ignore[union-attr]
+
+    model.memories, model.observe = (object(),), observe  # type: ignore[assignment]
+    run(dataset, tmp_path, model=model, delay=300_000, told=lambda state: steps.append(len(seen)), training=settings(average=None))
+    order = in_time(dataset)
+    for k, written in enumerate(steps[:-1]):
+        nexts = order.ts[(k + 1) * 64]
+        assert all(ts + 300_000 <= nexts for ts in seen[:written])
+
+
+def test_a_ranking_model_beside_it_is_read_before_it_learns(dataset: Dataset, tmp_path: Path) -> None:
+    model, hiddens = made(dataset), []
+    model.memories, model.observe = (object(),), lambda batch, output, hidden: hiddens.append(hidden)  # type: ignore[assignment]
+    torch.manual_seed(0)
+    ranker = build.model(Model.model_validate({"name": "mlp", "hidden": [8]}), dataset.schema, dataset.sizes)
+    untouched = ranker.eval()(next(iter_batches(dataset))).hidden.detach().clone()
+    run(dataset, tmp_path, model=model, ranker=ranker, training=settings(average=None))
+    assert len(hiddens) == -(-N // 64)
+    torch.testing.assert_close(hiddens[0], untouched)
+
+
+def iter_batches(dataset: Dataset) -> Any:
+    from prerank.data import Loader
+
+    return Loader(dataset, in_time(dataset).rows, 64, shuffle="none").epoch(0)
+
+
+def test_time_decides_the_order(labels: np.ndarray, tmp_path: Path) -> None:
+    shuffled = log(tmp_path / "shuffled", labels, shuffled=True)
+    order = in_time(shuffled)
+    assert (np.diff(order.ts) >= 0).all()
+    with pytest.raises(ConfigError, match=r"log: time runs backwards [0-9,]+ times; sort the log, or let it be sorted"):
+        in_time(shuffled, sort=False)
+    with pytest.raises(ConfigError, match=r"rows to test on lie before rows to learn from; a pass in order of time needs split\.kind time"):
+        in_time(log(tmp_path / "random", labels, kind="random"))
+
+
+def test_rowwise_groups_want_a_rate() -> None:
+    with pytest.raises(ConfigError, match="rowwise: needs lr, and takes neither l2 nor count_power; group"):
+        checked(Config, {"training": {"optimizer": {"groups": [{"match": "*", "rowwise": True}]}}}, "config")
