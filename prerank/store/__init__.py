@@ -2,6 +2,11 @@
 
 from prerank.store.contract import Memory, Store, StoreError, averaged, check_decay, check_width
 from prerank.store.ema import EmaCache
+from prerank.store.lmdb import LmdbFile, LmdbStore
 from prerank.store.memory import MemoryStore
+from prerank.store.redis import RedisStore
 
-__all__ = ["EmaCache", "Memory", "MemoryStore", "Store", "StoreError", "averaged", "check_decay", "check_width"]
+__all__ = [
+    "EmaCache", "LmdbFile", "LmdbStore", "Memory", "MemoryStore", "RedisStore", "Store", "StoreError", "averaged", "check_decay",
+    "check_width",
+]  # fmt: skip

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prerank.store import Memory, MemoryStore, Store, averaged
+from prerank.store import EmaCache, LmdbFile, Memory, MemoryStore, RedisStore, Store, averaged
 from tests.store.oracle import Oracle
 
 WIDTH = 3
 
 
-@pytest.fixture(params=["memory"])
-def store(request: pytest.FixtureRequest) -> Store:
+@pytest.fixture(params=["memory", "lmdb", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """Every store in turn, empty; ids from 0 to 99."""
-    return MemoryStore(100, WIDTH)
+    if request.param == "memory":
+        yield MemoryStore(100, WIDTH)
+    elif request.param == "lmdb":
+        file = LmdbFile(tmp_path / "m.lmdb", map_size=1 << 24)
+        yield file.store("cms", WIDTH, "a")
+        file.close()
+    else:
+        remote = RedisStore(request.getfixturevalue("redis_url"), "cms [of] user*", WIDTH, "a")
+        remote.clear()
+        yield remote
+        remote.clear()
+        remote.close()
 
 
 def vectors(*rows: float) -> torch.Tensor:
@@ -111,3 +125,12 @@ def test_the_order_of_a_call_does_not_matter(rows, random):
 def test_widths(width):
     with pytest.raises(ValueError, match=f"width of a stored vector: must be from 1 to 4096; got {width}"):
         MemoryStore(3, width)
+
+
+def test_an_average_over_any_store(store):
+    cache = EmaCache(store, 0.5)
+    for value in (8.0, 4.0):
+        cache.write(torch.tensor([7]), vectors(value))
+    assert cache.read(torch.tensor([7])).vectors.tolist() == [[6.0] * WIDTH]
+    cache.reset()
+    assert len(store) == 0
