@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -53,6 +53,7 @@ class Running:
     final     [R] of the row's key, when all of train is known, at its last moment
     unknown   of a key that was never seen, at that moment
     labelled  made of labels: encoded as it is, see the module's first lines
+    edges     {key column: inner edges of its bins}
     """
 
     rows: Floats
@@ -60,6 +61,7 @@ class Running:
     final: Floats
     unknown: float
     labelled: bool = False
+    edges: dict[str, list[float]] = field(default_factory=dict)
     dtype = pl.Float64()
 
     def part(self, first: int, count: int) -> pl.Series:

@@ -36,13 +36,15 @@ def statistics(walk: Walk) -> dict[str, Running]:
             raise DataError(f"statistic '{s.name}': label '{s.label}' must lie in [0, 1]; its values go from {y.min():g} to {y.max():g}")
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    keys: dict[tuple[tuple[str, ...], int | None], Keys] = {}
+    keys: dict[tuple[tuple[str, ...], int | None], tuple[Keys, dict[str, list[float]]]] = {}
     found = {}
     for s in settings:
         if (s.by, s.bins) not in keys:
-            keys[s.by, s.bins] = Keys(_codes(s, columns, log.train))
-        r = running(s, keys[s.by, s.bins], log)
-        found[s.name] = Running(r.rows[back], r.frozen[back], r.final[back], r.unknown, s.label is not None)
+            edges = _edges(s, columns, log.train)
+            keys[s.by, s.bins] = Keys(_codes(s, columns, edges)), {c: e.tolist() for c, e in edges.items()}
+        keyed, cuts = keys[s.by, s.bins]
+        r = running(s, keyed, log)
+        found[s.name] = Running(r.rows[back], r.frozen[back], r.final[back], r.unknown, s.label is not None, cuts)
     return found
 
 
@@ -60,25 +62,28 @@ def key_hash(columns: Mapping[str, pl.Series], by: tuple[str, ...]) -> tuple[Int
     return combine(parts), there
 
 
-def edges_of(values: Floats, bins: int) -> Floats:
-    """Inner edges of bins with equally many values each."""
-    known = values[np.isfinite(values)]
-    return np.unique(np.quantile(known, np.arange(1, bins) / bins)) if len(known) else np.zeros(0)
+def cut(values: pl.Series, edges: Floats) -> pl.Series:
+    """Numbers [n] -> the bins they lie in."""
+    x = values.cast(pl.Float64).fill_null(np.nan).to_numpy()
+    return pl.Series(np.searchsorted(edges, x, side="right").astype(np.int64)).set(pl.Series(np.isnan(x)), None)
 
 
-def _codes(setting: AsOf, columns: Mapping[str, pl.Series], train: Bools) -> Ints:
-    own = {c: _cut(columns[c], setting.bins, train) for c in setting.by}
+def _edges(setting: AsOf, columns: Mapping[str, pl.Series], train: Bools) -> dict[str, Floats]:
+    """Inner edges of each numeric key column's bins: equally many train rows in each."""
+    found = {}
+    for c in setting.by if setting.bins else ():
+        if columns[c].dtype.is_numeric():
+            known = columns[c].filter(pl.Series(train)).drop_nulls().cast(pl.Float64).to_numpy()
+            parts = np.arange(1, setting.bins or 2) / (setting.bins or 2)
+            found[c] = np.unique(np.quantile(known, parts)) if len(known) else np.zeros(0)
+    return found
+
+
+def _codes(setting: AsOf, columns: Mapping[str, pl.Series], edges: Mapping[str, Floats]) -> Ints:
+    own = {c: cut(columns[c], edges[c]) if c in edges else columns[c] for c in setting.by}
     hashes, there = key_hash(own, setting.by)
     _, code = np.unique(hashes, return_inverse=True)
     return np.where(there, code, -1).astype(np.int64)
-
-
-def _cut(values: pl.Series, bins: int | None, train: Bools) -> pl.Series:
-    if bins is None or not values.dtype.is_numeric():
-        return values
-    x = values.cast(pl.Float64).fill_null(np.nan).to_numpy()
-    cut = np.searchsorted(edges_of(x[train], bins), x, side="right")
-    return pl.Series(np.where(np.isnan(x), -1, cut).astype(np.int64)).replace(-1, None)
 
 
 def _read(walk: Walk) -> tuple[Log, dict[str, pl.Series], Ints]:

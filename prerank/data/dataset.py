@@ -38,6 +38,7 @@ class Dataset:
     sizes                 {vocabulary: rows of its table}
     counts                {vocabulary: int64 [rows]} occurrences in train impressions;  counts_every   in train rows of every stage
     encoders              {feature: Encoder}
+    edges                 {statistic: {key column: inner edges of its bins}} of `data.asof`, for `RunningState`
     log, users, items     {feature: column}: by log row; by user; by item
     user_ids, item_ids    raw ids of the rows of users and items
     user_row, item_row    int32 [R] log row -> row of users, items
@@ -62,6 +63,7 @@ class Dataset:
         features = self.schema.features
         self.encoders = encoder.load(self.path / "encoders")
         self.log = {name: self._open(f"log/{file_of(name)}") for name in described["log"]}
+        self.edges: dict[str, dict[str, list[float]]] = described.get("edges", {})
         self._frozen = {name: self._open(f"frozen/{file_of(name)}") for name in described.get("frozen", ())}
         self.users = {f.name: self._open(f"users/{file_of(f.name)}") for f in features if f.side == "user"}
         self.items = {f.name: self._open(f"items/{file_of(f.name)}") for f in features if f.side == "item"}

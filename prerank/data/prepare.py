@@ -113,12 +113,13 @@ def _build(sources: Sources, mark: str, folder: Path, tick: _Ticker) -> None:
     (folder / "encoders").mkdir()
     encoder.save(fitted.encoders, folder / "encoders")
     running = [f.name for f in sources.by_row() if isinstance(made.get(f.source), Running)]
+    edges = {name: m.edges for name, m in made.items() if isinstance(m, Running) and m.edges}
     described = {
         "format": FORMAT,
         "fingerprint": mark,
         "schema": sources.schema.model_dump(mode="json"),
         "log": [f.name for f in sources.by_row()],
-    } | ({"frozen": running} if running else {}) | ({"made": fitted.made} if fitted.made else {})  # fmt: skip
+    } | ({"frozen": running, "edges": edges} if running else {}) | ({"made": fitted.made} if fitted.made else {})  # fmt: skip
     (folder / "dataset.json").write_text(json.dumps(described))
 
 

@@ -36,7 +36,8 @@ def log(folder: Path, labels: np.ndarray, *, kind: str = "time", shuffled: bool 
     features = [{"name": n, "side": n[:4], "kind": "numeric"} for n in ("user_mean", "item_mean")]
     return prepare(Data.model_validate(
         {"log": str(folder / "log.parquet"), "user_id": "user", "item_id": "item", "time": "ts", "labels": {"y": {"column": "y"}},
-         "width": 4, "asof": asof, "features": features, "split": {"kind": kind, "validation": 0.1, "test": 0.3}, "cache": str(folder / "cache")}
+         "width": 4, "asof": asof, "features": features, "split": {"kind": kind, "validation": 0.1, "test": 0.3},
+         "cache": str(folder / "cache")}
     ))  # fmt: skip
 
 
