@@ -1,0 +1,113 @@
+"""`prerank replay`: a folder with scores, metrics of both protocols, windows and a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from prerank.cli import app
+from prerank.config import ConfigError, load
+from prerank.metrics import auc
+from prerank.replay import replay, summary
+
+CONFIG = """
+name: toy
+data:
+  log: {folder}/log.parquet
+  user_id: user
+  item_id: item
+  time: ts
+  width: 4
+  labels: {{y: {{column: y}}}}
+  split: {{kind: time, validation: 0, test: 0.3}}
+  asof: [{{name: user_mean, by: user, label: y}}, {{name: item_mean, by: item, label: y}}]
+  features: [{{name: user_mean, side: user, kind: numeric}}, {{name: item_mean, side: item, kind: numeric}}]
+  cache: {folder}/cache
+model: {{name: dssm, hidden: [8], width: 4, norm: false, similarity: dot, id_head: 2}}
+training: {{batch_size: 64, threads: 1, average: 0.99, optimizer: {{groups: [{{match: "*ids*", lr: 0.05, rowwise: true}}]}}}}
+output: {folder}/run
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    random = np.random.default_rng(1)
+    n = 2000
+    users, items = random.integers(0, 40, n), random.integers(0, 20, n)
+    taste, worth = random.normal(size=40), random.normal(size=20)
+    y = random.random(n) < 1 / (1 + np.exp(-2 * (taste[users] + worth[items])))
+    log = pl.DataFrame({"user": users, "item": items, "ts": 1_650_000_000_000 + 60_000 * np.arange(n), "y": y.astype(np.int64)})
+    log.write_parquet(tmp_path / "log.parquet")
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.format(folder=tmp_path))
+    return path
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(app, ["replay", "-q", *words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_folder_tells_all(config: Path, tmp_path: Path) -> None:
+    said = run("-c", str(config), "--window", "500")
+    told = json.loads((tmp_path / "run/replay.json").read_text())
+    with np.load(tmp_path / "run/scores.npz") as file:
+        scores = dict(file)
+    test = int(scores["test"])
+    y = scores["labels"][test:, 0] > 0
+    assert told["metrics"]["prequential"]["y"]["auc"] == pytest.approx(auc(scores["prequential"][test:, 0], y))
+    assert told["metrics"]["frozen"]["y"]["auc"] == pytest.approx(auc(scores["frozen"][:, 0], y))
+    windows = told["windows"]["y"]
+    assert windows[-1]["auc"] == pytest.approx(auc(scores["prequential"][-500:, 0], scores["labels"][-500:, 0] > 0))
+    assert windows[-1]["ts"] == scores["ts"][-1]
+    assert (tmp_path / "run/replay.png").stat().st_size > 5000
+    assert "prequential  y" in said
+    assert "frozen       y" in said
+    assert told["metrics"]["prequential"]["y"]["auc"] > 0.7
+
+
+def test_seeds_stand_beside_their_mean(config: Path, tmp_path: Path) -> None:
+    run("-c", str(config), "--seeds", "2")
+    told = json.loads((tmp_path / "run/seeds.json").read_text())
+    each = [json.loads((tmp_path / f"run/seed-{s}/replay.json").read_text())["metrics"]["frozen"]["y"]["auc"] for s in (0, 1)]
+    assert each[0] != each[1]
+    assert told["metrics"]["frozen"]["y"]["auc"] == pytest.approx([np.mean(each), np.std(each, ddof=1)])
+
+
+def test_late_labels_cost(config: Path, tmp_path: Path) -> None:
+    """A delay as long as the log: nothing is ever learned, and no statistic knows a label."""
+    run("-c", str(config), "--set", "data.label_delay=30d")
+    told = json.loads((tmp_path / "run/replay.json").read_text())
+    assert told["label_delay"] == "30d"
+    assert abs(told["metrics"]["prequential"]["y"]["auc"] - 0.5) < 0.1
+
+
+def test_what_is_there_is_not_lost(config: Path, tmp_path: Path) -> None:
+    settings = load(config)
+    first = replay(settings)
+    with pytest.raises(ConfigError, match=r"holds a run already; continue it with --resume, replace it with --overwrite"):
+        replay(settings)
+    again = replay(settings, resume=True)
+    np.testing.assert_array_equal(first.prequential, again.prequential)
+    with pytest.raises(ConfigError, match="was started with other settings; resume needs the same ones"):
+        replay(load(config, ["training.seed=7"]), resume=True)
+    assert summary([first, again])["frozen"]["y"]["auc"] == (pytest.approx(first.metrics["frozen"]["y"]["auc"]), 0.0)
+    assert replay(load(config, ["training.seed=7"]), overwrite=True).folder == tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["data.split.kind=random"], "needs split.kind time"),
+        (["data.split.test=0"], "the two protocols part where the test rows begin, and there are none"),
+    ],
+)
+def test_logs_that_cannot_be_replayed_are_refused(config: Path, change: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replay(load(config, change))
