@@ -26,6 +26,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "run": config.Config, "data": config.Data, "feature": Feature, "label": config.Label, "split": config.Split, "derive": config.Derived,
     "stage": config.StageColumn, "teacher": config.Teacher, "ecpm": config.Ecpm, "lists": config.Lists, "take": config.Take,
     "evaluation": config.Evaluation,
+    "cas": config.Cas, "cts": config.Cts, "cms": config.Cms,
     "objective": config.TermConfig, "training": config.Training, "optimizer": config.Optimizer, "groups": config.ParameterGroup,
     "tune": Tune, "range": Range, "latency": Latency,
 }  # fmt: skip

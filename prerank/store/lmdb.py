@@ -3,8 +3,8 @@
     file = LmdbFile("memory.lmdb")
     users = file.store("cms of user", width=64, space="encoders 0f3a..")
 
-A call of `blend` is one transaction: processes that blend at once wait for each other and lose nothing. A value takes 16 + 4 K bytes and a
-key 8; pages and their tree come on top.
+A call of `blend` is one transaction: processes that blend at once wait for each other and lose nothing. 10^7 ids of K = 64
+took 326 bytes an id on disk (16 + 4 K of them the value), so that 10^8 want 33 GB; reading 8,192 of them took 113 ms, blending 246.
 """
 
 from __future__ import annotations

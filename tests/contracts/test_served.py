@@ -43,6 +43,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "inttower": {"name": "inttower", "heads": 2, "head_width": 8, **TOWER},
     "inttower-id-head": {"name": "inttower", "heads": 3, "item_heads": 2, "head_width": 8, "id_head": 5, **TOWER},
     "ranktower": {"name": "ranktower", "heads": 3, "item_heads": 2, "head_width": 8, "id_head": 5, **TOWER},
+    "dssm-cs3": {"name": "dssm", "width": 16, "id_head": 4, **TOWER},
+}
+SYNERGY: dict[str, Any] = {  # what a generation holds of memory is read by user towers; unknown users have none
+    "dssm-cs3": {"cas": {"sides": ["user", "item"]}, "cts": {"negatives": True, "inputs": "vector_count_age"}},
 }
 RANKERS: dict[str, dict[str, Any]] = {  # served as scorers of given candidates: COLD's place
     "lr": {"name": "lr"},
@@ -101,7 +105,7 @@ def trained(folder: Path, name: str) -> Run:
         "data.users": str(folder / "users.parquet"), "data.items": str(folder / "items.parquet"), "data.features": FEATURES,
         "data.labels": {"click": {"column": "click"}, "like": {"rule": "utility > 1"}},
         "data.split": {"kind": "time", "validation": 0.1, "test": 0.1},
-        "model": {**MODELS, **RANKERS}[name],
+        "model": {**MODELS, **RANKERS}[name], "synergy": SYNERGY.get(name),
         "objective": [{"loss": "logloss", "label": "click"}, {"loss": "logloss", "label": "like", "weight": 0.5}],
         "training.epochs": 2, "output": str(folder / name),
     }  # fmt: skip
@@ -249,7 +253,8 @@ def test_smaller_storage_keeps_the_top_100(folder: Path, tmp_path: Path, name: s
     run = trained_before(folder, name)
     top = []
     for stored in ("fp32", dtype):
-        at = write(run.dataset, run.model, folder=tmp_path / stored, options=MODELS[name], dtype=stored)
+        at = write(run.dataset, run.model, folder=tmp_path / stored, options=MODELS[name], dtype=stored,
+                   synergy=SYNERGY.get(name))  # fmt: skip
         scorer = Scorer(Generation(at), build.served)
         asked = [Request(user=f"u, {u}", candidates=list(range(ITEMS)), k=100) for u in range(7, 57)]
         top.append([set(r.items) for r in scorer.score(asked)])
