@@ -23,6 +23,7 @@ from prerank.leaderboard import pooled
 from prerank.leaderboard.state import State, keep
 from prerank.metrics import evaluate
 from prerank.run import Run, open_run, train
+from prerank.training.checkpoint import StaleCheckpointError
 from prerank.training.lock import FolderInUseError
 from prerank.training.step import DivergedError
 
@@ -78,6 +79,9 @@ def _trained(config: Config, events: Events) -> Run:
     while True:
         try:
             return train(config, resume=True, progress=events, each_epoch=events.epoch)[0]
+        except StaleCheckpointError as error:  # half a training of other data is worth nothing: again from the start
+            events.say(f"{error}; it starts again")
+            shutil.rmtree(folder / "checkpoint")
         except FolderInUseError:
             if time.monotonic() - begun > PATIENCE:
                 raise

@@ -24,6 +24,10 @@ from prerank.config import ConfigError
 from prerank.data.errors import writing
 
 
+class StaleCheckpointError(ConfigError):
+    """A checkpoint that cannot be gone on from: the data are no longer those that it was trained on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """tensors: everything that is a tensor, by 'part/name'; state: everything else (JSON)."""

@@ -287,8 +287,10 @@ class _Run:
             return
         state = dict(found.state)
         if (fingerprint := state.pop("dataset")) != self.dataset.fingerprint:
-            raise ConfigError(f"run folder '{self.folder}': its checkpoint was trained on other data "
-                              f"(fingerprint {fingerprint}, now {self.dataset.fingerprint}); start again without --resume")  # fmt: skip
+            raise checkpoint.StaleCheckpointError(
+                f"run folder '{self.folder}': its checkpoint was trained on other data (fingerprint {fingerprint}, now "
+                f"{self.dataset.fingerprint}); start again without --resume"
+            )
         try:
             self.model.load_state_dict(found.part("model"))
         except RuntimeError as error:

@@ -20,6 +20,7 @@ from prerank.config import ConfigError
 from prerank.leaderboard import leaderboard, load
 from prerank.leaderboard.state import kept, known
 from prerank.metrics import paired, rela_impr
+from tests.training.conftest import planted_log
 
 
 def states(runs: Path) -> dict[str, int]:
@@ -187,3 +188,25 @@ def test_killed_in_the_middle_it_goes_on_where_it_stood(board, tmp_path):
     assert len(after) == 2
     assert {name: after[name] for name in before} == before
     assert not (folder / "checkpoint").exists()
+
+
+def test_half_a_training_of_other_data_is_begun_again(board, tmp_path, trained, monkeypatch):
+    """The log was written anew while a training was under way: its checkpoint is let go, and the row has its numbers."""
+    path = board(seeds=1, rows=[{"config": str(tmp_path / "dssm.yaml"), "label": "DSSM"}])
+    (entry,) = load(path)[1]
+    folder = Path(entry.seeded(0, tmp_path / "runs").output)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(self, entry):
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr("prerank.leaderboard.worker.Events.epoch", stop)
+        with pytest.raises(Stopped):
+            play(path, tmp_path)
+    assert (folder / "checkpoint").exists()
+    planted_log(4100, 60, 40).write_parquet(tmp_path / "log.parquet")
+    (row,) = play(path, tmp_path)["rows"]
+    assert (row["status"], row["seeds"]) == ("finished", [0])
