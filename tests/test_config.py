@@ -20,7 +20,10 @@ CONFIGS = sorted(p for p in (Path(__file__).parent.parent / "configs").rglob("*.
             {"data": {"features": [{"name": "a", "side": "user", "knd": 1}]}},
             "config: unknown key 'data.features.0.knd'; did you mean 'kind'?",
         ),
-        ({"data": {"labels": {"a": {"rule": "x", "column": "y"}}}}, "exactly one of rule, column, weighted, levels, ecpm; got rule, column"),
+        (
+            {"data": {"labels": {"a": {"rule": "x", "column": "y"}}}},
+            "exactly one of rule, column, weighted, levels, ecpm; got rule, column",
+        ),
         ({"data": {"split": {"kind": "random", "test": "2022-01-01"}}}, "split.test: a moment belongs to kind time"),
         ({"data": {"split": {"test": 1.5}}}, "split.test: a fraction must be in [0, 1); got 1.5"),
         ({"data": {"split": {"kind": "column"}}}, "split.column: kind column needs it"),
