@@ -34,7 +34,7 @@ def test_the_pool_is_stated_with_its_metrics(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["eval", str(tmp_path / "run"), "--json", "--resamples", "20"])
     assert done.exit_code == 0, done.stderr
     ranking = json.loads(done.stdout)["ranking"]
-    assert ranking["pool"].endswith("impression all, random 10, without what the user was shown in train")
+    assert ranking["pool"].endswith("impression all, random 10, without the items of the user's train rows")
     for name in ("recall@5", "ndcg@5"):
         low, high = ranking["metrics"][name]["interval"]
         assert low <= ranking["metrics"][name]["value"] <= high

@@ -104,7 +104,7 @@ def stub_run(folder, data, validation, name="mf"):
     z = rng.normal(0, 2, (500, 1)).astype(np.float32)
     y = (rng.random((500, 1)) < 1 / (1 + np.exp(-z))).astype(np.float32)
     data.rows = lambda split: np.arange(500 if validation else 0)
-    settings = SimpleNamespace(name="small", model=Model.model_validate(OPTIONS[name]))
+    settings = SimpleNamespace(name="small", model=Model.model_validate(OPTIONS[name]), synergy=None)
     return SimpleNamespace(folder=folder, dataset=data, model=made, config=settings, logits=lambda split: (z, y))
 
 
