@@ -92,7 +92,7 @@ def test_the_pool_is_the_same_whenever_it_is_asked(run: Any) -> None:
 
 def test_the_pool_is_stated(run: Any) -> None:
     said = run.pool("test").said
-    assert said.endswith("lists by user with a positive, impression all, random all, without what the user was shown in train")
+    assert said.endswith("lists by user with a positive, impression all, random all, without the items of the user's train rows")
 
 
 def test_lists_by_request_are_brought_together_by_user(tmp_path: Path) -> None:
