@@ -27,7 +27,7 @@ from prerank.batch import Batch
 from prerank.config import parse
 from prerank.data import Dataset, ListLoader, Loader, prepare
 from prerank.datasets import resolve
-from prerank.training.offline import configure
+from prerank.training.device import configure
 from prerank.training.optimizer import Optimizer
 from prerank.training.step import train_step
 

@@ -18,7 +18,7 @@ from prerank.batch import Batch
 from prerank.config import Config, parse
 from prerank.data import Dataset, Loader
 from prerank.training import predict
-from prerank.training.offline import configure
+from prerank.training.device import configure
 from prerank.training.optimizer import Optimizer
 from prerank.training.step import train_step
 

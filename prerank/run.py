@@ -31,8 +31,8 @@ from prerank.rankers import Ranker
 from prerank.towers import TwoTower
 from prerank.training import Progress, Quiet, Result, fit, predict
 from prerank.training.checkpoint import write_text
+from prerank.training.device import device_of
 from prerank.training.lock import locked
-from prerank.training.offline import device_of
 from prerank.training.pool import Measured, Pool
 
 NEWEST_IN = Path("runs")

@@ -11,7 +11,7 @@ import torch
 from prerank.config import ConfigError, parse
 from prerank.run import open_run, train
 from prerank.training import Quiet
-from prerank.training.offline import device_of
+from prerank.training.device import device_of
 from tests.training.conftest import planted_log, settings
 
 

@@ -70,7 +70,7 @@ def score(run: Run, pairs: Pairs, source: Any, output: Path, batch_rows: int, ad
     from prerank.data.errors import writing
     from prerank.metrics import sigmoid
     from prerank.training import predict as predict_batches
-    from prerank.training.offline import device_of
+    from prerank.training.device import device_of
 
     names = [f"p_{objective}" for objective in pairs.dataset.schema.objectives]
     taken = [n for n in names if n in source.schema_arrow.names]

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
+
+from prerank.cli.telling import Telling
 
 
 def teach(
@@ -49,23 +50,11 @@ def teach(
     twice = [n for n in names if names.count(n) > 1]
     if twice:
         raise ConfigError(f"teach: the configs' file names must differ; '{twice[0]}' stands twice")
-    console = Console(stderr=True)
-    last = ""
-
-    def preparing(stage: str, done: float) -> None:
-        nonlocal last
-        if not quiet and stage != last:
-            last = stage
-            console.print(f"preparing: {stage}", highlight=False)
-
-    def say(line: str) -> None:
-        if not quiet:
-            console.print(line, highlight=False, soft_wrap=True)
-
+    telling = Telling(quiet)
     members = {path.stem: load(path, set_ or []) for path in configs}
     taught = start(members, out, folds=folds, by=by, seed=seed, hidden=None if hidden is None else load(hidden, set_ or []), blocks=blocks,
-                   resume=resume, overwrite=overwrite, say=say, progress=Quiet if quiet else console_progress,
-                   preparing=preparing)  # fmt: skip
+                   resume=resume, overwrite=overwrite, say=telling.say, progress=Quiet if quiet else console_progress,
+                   preparing=telling.preparing)  # fmt: skip
     for label, weights in taught.weights.items():
         told = ", ".join(f"{split} {value:.4f}" for split, value in taught.auc[label].items())
         typer.echo(f"{label}: {', '.join(f'{name} {w:.2f}' for name, w in weights.items())}; AUC {told}")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from prerank.cli.telling import Telling
 
 
 def train(
@@ -32,20 +33,12 @@ def train(
 
     if resume and overwrite:
         raise ConfigError("train: --resume continues a run and --overwrite discards it; give one of them")
-    console = Console(stderr=True)
+    telling = Telling(quiet)
     settings = load(config, set_ or [])
     if settings.leaky:
-        console.print(f"[yellow]LEAKY protocol:[/] {settings.leaky}", highlight=False)
-    last = ""
-
-    def preparing(stage: str, done: float) -> None:
-        nonlocal last
-        if not quiet and stage != last:
-            last = stage
-            console.print(f"preparing: {stage}", highlight=False)
-
+        telling.console.print(f"[yellow]LEAKY protocol:[/] {settings.leaky}", highlight=False)
     progress = Quiet() if quiet else console_progress()
-    run, result = start(settings, resume=resume, overwrite=overwrite, progress=progress, preparing=preparing)
+    run, result = start(settings, resume=resume, overwrite=overwrite, progress=progress, preparing=telling.preparing)
     best = "no validation rows" if result.best is None else f"validation {settings.training.monitor} {result.best:.4f}"
     typer.echo(f"{run.folder}: best epoch {result.best_epoch} of {len(result.history)}, {best}, "
                f"{result.parameters:,} parameters, {result.rows_per_second:,.0f} rows/s "

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from prerank.cli.telling import Telling
 
 
 def tune(
@@ -43,21 +44,9 @@ def tune(
 
     if resume and overwrite:
         raise ConfigError("tune: --resume continues a search and --overwrite discards it; give one of them")
-    console = Console(stderr=True)
-    last = ""
-
-    def preparing(stage: str, done: float) -> None:
-        nonlocal last
-        if not quiet and stage != last:
-            last = stage
-            console.print(f"preparing: {stage}", highlight=False)
-
-    def say(line: str) -> None:
-        if not quiet:
-            console.print(line, highlight=False, soft_wrap=True)
-
-    tuned = start(load(search, set_ or []), resume=resume, overwrite=overwrite, say=say,
-                  progress=Quiet if quiet else console_progress, preparing=preparing)  # fmt: skip
+    telling = Telling(quiet)
+    tuned = start(load(search, set_ or []), resume=resume, overwrite=overwrite, say=telling.say,
+                  progress=Quiet if quiet else console_progress, preparing=telling.preparing)  # fmt: skip
     drawn = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in tuned.best.items())
     typer.echo(f"{tuned.folder}: best of {len(tuned.trials)} trials {tuned.value:.4f} on validation: {drawn}")
     typer.echo(f"next: prerank train --config {tuned.config}")

@@ -25,7 +25,7 @@ from prerank.data.encoder import digest
 from prerank.ensembles import open_ensemble
 from prerank.metrics import sigmoid
 from prerank.run import Run, open_run
-from prerank.training.offline import device_of
+from prerank.training.device import device_of
 from prerank.training.predict import evaluating
 
 PAIRS = 1 << 16  # candidates scored at a time, about

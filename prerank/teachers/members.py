@@ -22,7 +22,7 @@ from prerank.data.columns import Writer, open_column
 from prerank.run import train
 from prerank.teachers.fold_log import FoldLog
 from prerank.training import Progress, Quiet, predict
-from prerank.training.offline import device_of
+from prerank.training.device import device_of
 
 CHUNK = 1 << 20  # rows whose logits are in memory at a time
 LOGITS = "logits.npy"

@@ -28,7 +28,7 @@ from prerank.config import Config, ConfigError
 from prerank.data import Dataset, Loader
 from prerank.rankers import Ranker
 from prerank.training import Optimizer, checkpoint, evaluating, train_step
-from prerank.training.offline import configure, device_of
+from prerank.training.device import configure, device_of
 
 Ints = NDArray[np.int64]
 VECTORS = "hidden.npy"

@@ -9,11 +9,10 @@ quirk, which `freeze_after_first_epoch` reproduces on purpose).
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,19 +26,16 @@ from prerank.config import Training as Settings
 from prerank.data import Dataset, ListLoader, Loader
 from prerank.metrics import auc, gauc, logloss, sigmoid
 from prerank.training import checkpoint
-from prerank.training.allocator import keep_freed_memory
 from prerank.training.averaging import Average
+from prerank.training.device import configure, device_of
 from prerank.training.optimizer import Optimizer
 from prerank.training.pool import Pool
 from prerank.training.predict import predict
 from prerank.training.progress import Progress, Quiet
 from prerank.training.step import DivergedError, Objective, train_step
+from prerank.training.stop import Interrupted, stop_asked
 
 EachEpoch = Callable[[dict[str, Any]], None]
-
-
-class Interrupted(KeyboardInterrupt):
-    """The user (or the system) asked to stop; a checkpoint was written."""
 
 
 @dataclass
@@ -84,29 +80,6 @@ def fit(model: nn.Module, objective: Objective, dataset: Dataset, settings: Sett
     with stop_asked() as stop:
         run = _Run(model, objective, dataset, settings, folder, progress or Quiet(), evaluation)
         return run.go(resume, stop, each_epoch or (lambda entry: None))
-
-
-def configure(settings: Settings) -> None:
-    """Threads, matrix products and memory of this process, as the settings want them."""
-    keep_freed_memory()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    torch.set_float32_matmul_precision(settings.matmul)
-
-
-def device_of(settings: Settings) -> torch.device:
-    """The device that `device: auto | cpu | cuda..` means here. Raises ConfigError when it is not there."""
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = settings.device.partition(":")
-    if kind not in ("cpu", "cuda") or (":" in settings.device and not number.isdecimal()):
-        raise ConfigError(f"training.device: must be auto, cpu or cuda[:n]; got '{settings.device}'")
-    device = torch.device(settings.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"training.device: '{settings.device}' was asked for, but torch sees no GPU; use auto or cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"training.device: '{settings.device}' was asked for, torch sees {torch.cuda.device_count()} GPUs; use auto")
-    return device
 
 
 class _Run:
@@ -314,28 +287,3 @@ def _own_parameters(objective: Objective, device: torch.device) -> dict[str, nn.
     for parameter in own.values():
         parameter.data = parameter.data.to(device)
     return own
-
-
-@contextlib.contextmanager
-def stop_asked() -> Iterator[list[int]]:
-    """A list that fills when SIGINT or SIGTERM comes: the run stops between two steps, not inside one.
-
-    A second signal takes its usual way. Outside the main thread signals cannot be caught, and the list stays empty.
-    """
-    asked: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        asked.append(number)
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-    except ValueError:  # not in the main thread
-        pass
-    try:
-        yield asked
-    finally:
-        for caught, handler in before.items():
-            signal.signal(caught, handler)

@@ -35,10 +35,11 @@ from prerank.config import Training as Settings
 from prerank.data import Dataset, Loader
 from prerank.training import checkpoint
 from prerank.training.averaging import Average
-from prerank.training.offline import Interrupted, configure, device_of, stop_asked
+from prerank.training.device import configure, device_of
 from prerank.training.optimizer import Optimizer
 from prerank.training.predict import evaluating, predict
 from prerank.training.step import DivergedError, Objective, train_step
+from prerank.training.stop import Interrupted, stop_asked
 
 Told = Callable[["State"], None]
 

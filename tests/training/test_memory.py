@@ -17,8 +17,7 @@ from prerank.data import Dataset, prepare
 from prerank.metrics import auc
 from prerank.run import open_run, train
 from prerank.serving import Request, Scorer, export, open_current
-from prerank.training import fit
-from prerank.training.offline import Interrupted
+from prerank.training import Interrupted, fit
 from tests.training.conftest import planted_log, settings
 
 CS3 = {"cas": {"sides": ["user", "item"]}, "cts": {"negatives": True, "inputs": "vector_count_age"},
