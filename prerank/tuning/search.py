@@ -27,7 +27,7 @@ from prerank.data import Dataset, prepare
 from prerank.datasets import resolve
 from prerank.run import train
 from prerank.training import Progress, Quiet, Result
-from prerank.training.checkpoint import write_text
+from prerank.training.checkpoint import StaleCheckpointError, write_text
 from prerank.training.lock import locked
 from prerank.tuning.latency import p50
 from prerank.tuning.space import Tune, current, varied
@@ -175,7 +175,11 @@ class _Search:
 
         shown = self.progress()
         try:
-            _, result = train(config, resume=True, progress=shown, each_epoch=judged)
+            try:
+                _, result = train(config, resume=True, progress=shown, each_epoch=judged)
+            except StaleCheckpointError as error:  # half a trial of other data is worth nothing: again from the start
+                self.say(f"{error}: begun again")
+                _, result = train(config, overwrite=True, progress=shown, each_epoch=judged)
         finally:
             shown.close()
         return _value(result)

@@ -110,6 +110,27 @@ def test_a_killed_search_takes_its_trial_up_again(place: Path) -> None:
     assert tuned.value == straight.value
 
 
+def test_a_trial_half_trained_on_other_data_begins_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = yaml.safe_load((place / "run.yaml").read_text())
+    raw["data"]["log"] = str(place / "log.parquet")
+    (place / "run.yaml").write_text(yaml.safe_dump(raw))
+    planted_log(3000, 60, 40).write_parquet(place / "log.parquet")
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "train", lambda config, each_epoch, **options: train(config, each_epoch=_stop, **options))
+        with pytest.raises(MemoryError):
+            tune(a_search(place, trials=1))
+    assert list((place / "run-tune").glob("trials/*/checkpoint/current"))
+    planted_log(4000, 60, 40).write_parquet(place / "log.parquet")
+    said: list[str] = []
+    tuned = tune(a_search(place, trials=1), resume=True, say=said.append)
+    assert [t["state"] for t in tuned.trials] == ["finished"]
+    assert any("trained on other data" in line and line.endswith("begun again") for line in said)
+
+
+def _stop(entry: dict[str, Any]) -> None:
+    raise MemoryError
+
+
 def test_what_takes_the_process_with_it_every_time_is_given_up(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
 
