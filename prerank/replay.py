@@ -109,10 +109,10 @@ class _Watch:
 
     def __init__(self, progress: Progress, order: Order, positive: NDArray[np.bool_], size: int, window: int) -> None:
         self.progress, self.order, self.positive, self.size, self.window = progress, order, positive, size, window
-        self.steps = -(-len(order.rows) // size)
+        self.steps = len(order.ends(size))
 
     def __call__(self, state: State) -> None:
-        done = min(state.step * self.size, len(self.order.rows))
+        done = state.rows
         self.progress.step(1, state.step, self.steps, self.size, state.loss)
         if state.step % max(1, self.steps // SAY) == 0:
             part = slice(max(0, done - self.window), done)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,19 @@ class Order:
     ts: NDArray[np.int64]
     test: int
 
+    def ends(self, size: int) -> NDArray[np.int64]:
+        """Where each batch of `size` rows ends; none reaches over the split, so that the frozen protocol knows every row before it."""
+        n = len(self.rows)
+        starts = np.concatenate([np.arange(0, self.test, size), np.arange(self.test, n, size)])
+        return np.append(starts[1:], n)
+
 
 @dataclass
 class State:
     """Where a stream stands; logits of rows that were not yet predicted are NaN.
 
     logits    float32 [n, T] before learning from each row;  frozen   float32 [n - test, T]
-    step      batches predicted;  learned   batches learned from
+    step      batches predicted;  learned   batches learned from;  rows   rows predicted
     seconds, cpu_seconds   spent so far
     """
 
@@ -70,6 +76,7 @@ class State:
     frozen: NDArray[np.float32]
     step: int = 0
     learned: int = 0
+    rows: int = 0
     loss: float = 0.0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -147,29 +154,32 @@ class _Stream:
         self.folder, self.delay = folder, delay
         self.main = _Learner(model, dataset, settings, self.device)
         self.beside = None if ranker is None else _Learner(ranker, dataset, settings, self.device)
-        self.loader = Loader(dataset, order.rows, settings.batch_size, shuffle="none", dedup=settings.dedup)
+        self.ends = order.ends(settings.batch_size)
+        parts = (order.rows[: order.test], order.rows[order.test :])
+        self.loaders = [Loader(dataset, rows, settings.batch_size, shuffle="none", dedup=settings.dedup) for rows in parts]
         n, t = len(order.rows), dataset.labels.shape[1]
         self.state = State(np.full((n, t), np.nan, np.float32), np.full((n - order.test, t), np.nan, np.float32))
         self.waiting: deque[Batch] = deque()
 
     def go(self, resume: bool, stop: list[int], told: Told) -> State:
-        state, size = self.state, self.settings.batch_size
+        state = self.state
         torch.manual_seed(self.settings.seed + 1_000_003)
         if resume:
             self._load()
         saved = mark = time.monotonic()
         cpu = time.process_time()
-        for batch in self.loader.epoch(0, start=state.learned):  # those that wait for their labels are read again
+        for batch in self._batches(state.learned):  # those that wait for their labels are read again
             k = state.learned + len(self.waiting)
-            first = k * size
+            end = int(self.ends[k])
             if k == state.step:
-                if first <= self.order.test < first + size:
+                first = end - batch.rows
+                if first == self.order.test:
                     self._freeze()
                 with torch.inference_mode(), evaluating(self.main.predictor):
-                    state.logits[first : first + size] = self.main.predictor(batch.to(self.device)).logits[:, 0].float().cpu().numpy()
-                state.step += 1
+                    state.logits[first:end] = self.main.predictor(batch.to(self.device)).logits[:, 0].float().cpu().numpy()
+                state.step, state.rows = k + 1, end
             self.waiting.append(batch)
-            self._learn(self.order.ts[min(first + size, len(self.order.rows) - 1)])
+            self._learn(self.order.ts[min(end, len(self.order.rows) - 1)])
             now = time.monotonic(), time.process_time()
             state.seconds, state.cpu_seconds = state.seconds + now[0] - mark, state.cpu_seconds + now[1] - cpu
             mark, cpu = now
@@ -178,13 +188,18 @@ class _Stream:
                 self._save()
                 saved = time.monotonic()
             if stop:
-                raise Interrupted(f"stopped at row {min(first + size, len(self.order.rows)):,} of {len(self.order.rows):,}; "
-                                  "continue with --resume")  # fmt: skip
+                raise Interrupted(f"stopped at row {state.rows:,} of {len(self.order.rows):,}; continue with --resume")
         self._save()
         return state
 
+    def _batches(self, start: int) -> Iterator[Batch]:
+        """In order of time, from batch `start` on; see `Order.ends`."""
+        before, after = self.loaders
+        yield from before.epoch(0, start=start)
+        yield from after.epoch(0, start=max(0, start - len(before)))
+
     def _freeze(self) -> None:
-        """Score all test rows with what is known before the batch of the first of them, and keep those weights: they saw no test row."""
+        """Score all test rows with what is known before the first of them, and keep those weights: they saw no test row."""
         checkpoint.save_weights(self.folder / "model.safetensors", self.main.predictor.state_dict())
         rows = self.order.rows[self.order.test :]
         loader = Loader(self.dataset.frozen(), rows, self.settings.eval_batch_size, shuffle="none", dedup=False)
@@ -192,10 +207,9 @@ class _Stream:
 
     def _learn(self, now: int) -> None:
         """Learn from the batches whose labels are all known at `now`, the time of the next row that is to be predicted."""
-        size, state = self.settings.batch_size, self.state
+        state = self.state
         while self.waiting:
-            last = min((state.learned + 1) * size, len(self.order.rows)) - 1
-            if self.order.ts[last] + self.delay > now:
+            if self.order.ts[self.ends[state.learned] - 1] + self.delay > now:
                 return
             state.loss = self._step(self.waiting.popleft().to(self.device))
             state.learned += 1
@@ -235,7 +249,7 @@ class _Stream:
         tensors |= {"logits": torch.from_numpy(self.state.logits), "frozen": torch.from_numpy(self.state.frozen)}
         tensors["rng"] = torch.get_rng_state()
         s = self.state
-        told = {"step": s.step, "learned": s.learned, "loss": s.loss, "seconds": s.seconds, "cpu_seconds": s.cpu_seconds,
+        told = {"step": s.step, "learned": s.learned, "rows": s.rows, "loss": s.loss, "seconds": s.seconds, "cpu_seconds": s.cpu_seconds,
                 "dataset": self.dataset.fingerprint}  # fmt: skip
         checkpoint.save(self.folder / "checkpoint", tensors, told)
 
