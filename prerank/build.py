@@ -58,8 +58,8 @@ def served(meta: Mapping[str, Any]) -> TwoTower | Ranker:
     return model(Model.model_validate(meta["model"]), Schema.model_validate(meta["schema"]), meta["sizes"], synergy)
 
 
-def check_model(config: Model, schema: Schema, terms: Sequence[TermConfig] = (), synergy: Synergy | None = None) -> None:
-    """Raise ConfigError if `model` would: the model is built with the smallest tables, before any data is read.
+def check_model(config: Model, schema: Schema, terms: Sequence[TermConfig] = (), synergy: Synergy | None = None) -> TwoTower | Ranker:
+    """Raise ConfigError if `model` would: the model is built with the smallest tables, before any data is read. Returns that one.
 
     terms   of the objective that it is to be trained with: those that look beyond the logits need a model that shows what they look at
     """
@@ -74,6 +74,7 @@ def check_model(config: Model, schema: Schema, terms: Sequence[TermConfig] = (),
         if getattr(made, "needs_choice", False) and not getattr(built, "chooses", False):
             raise ConfigError(f"objective '{term.loss}': needs a model that learns which fields to keep, fscd without keep; "
                               f"'{config.name}' does not")  # fmt: skip
+    return built
 
 
 def _smallest(schema: Schema) -> dict[str, int]:

@@ -24,6 +24,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from prerank.batch import Columns, Representation, Stage
 from prerank.config import ConfigError, Data
@@ -186,12 +187,17 @@ def _raw(data: Data, rows: Ints, names: Sequence[str]) -> pl.DataFrame:
     return pl.concat(found)
 
 
+def check_retriever(model: nn.Module, name: str) -> TwoTower:
+    """The model, when its items can be searched. Raises ConfigError."""
+    if not isinstance(model, TwoTower) or not model.head.maxsim:
+        raise ConfigError(f"candidates: model '{name}' cannot retrieve; take a two-tower whose score is a MaxSim of stored vectors "
+                          "(dssm, mf, inttower, ..)")  # fmt: skip
+    return model
+
+
 def _items(run: Run) -> ItemMatrix:
     """All items, encoded. Raises ConfigError when the model cannot be searched."""
-    model = run.model
-    if not isinstance(model, TwoTower) or not model.head.maxsim:
-        raise ConfigError(f"candidates: model '{run.config.model.name}' cannot retrieve; take a two-tower whose score is a MaxSim of "
-                          "stored vectors (dssm, mf, inttower, ..)")  # fmt: skip
+    model = check_retriever(run.model, run.config.model.name)
     dataset, flat, bias = run.dataset, [], []
     with evaluating(model), torch.inference_mode():
         for first in range(0, len(dataset.item_ids), BATCH):

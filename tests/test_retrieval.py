@@ -169,4 +169,9 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     said = CliRunner().invoke(app, ["candidates", "--run", str(tmp_path / "run"), "--out", out, "--overwrite", "--count", "3"])
     assert (said.exit_code, len(pl.read_parquet(out))) == (0, 150)
     assert CliRunner().invoke(app, ["candidates", "--out", out]).exit_code == 2
+    refused = CliRunner().invoke(app, ["candidates", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "e.parquet"), "--set",
+                                       "model={name: lr}", "--set", f"output={tmp_path / 'lr'}"])  # fmt: skip
+    assert refused.exit_code != 0
+    assert "model 'lr' cannot retrieve" in str(refused.exception)
+    assert not (tmp_path / "lr").exists()  # before it is trained
     assert "Examples" in CliRunner().invoke(app, ["candidates", "--help"]).output

@@ -39,8 +39,10 @@ def candidates(
 
         prerank candidates --run runs/ml1m-retrieval --out runs/cascade/candidates.parquet --count 200
     """
+    from prerank.build import check_model
     from prerank.config import ConfigError, load
-    from prerank.retrieval import retrieve
+    from prerank.datasets import resolve
+    from prerank.retrieval import check_retriever, retrieve
     from prerank.run import open_run
     from prerank.run import train as start
     from prerank.training import Quiet, console_progress
@@ -55,6 +57,7 @@ def candidates(
     console = Console(stderr=True)
     if config is not None:
         settings = load(config, set_ or [])
+        check_retriever(check_model(settings.model, resolve(settings.data).schema_()), settings.model.name)
         opened, result = start(settings, resume=resume, overwrite=overwrite, progress=Quiet() if quiet else console_progress())
         opened.model.eval()
         typer.echo(f"{opened.folder}: retriever trained, best epoch {result.best_epoch} of {len(result.history)}")
