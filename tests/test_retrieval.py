@@ -172,6 +172,6 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, ["candidates", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "e.parquet"), "--set",
                                        "model={name: lr}", "--set", f"output={tmp_path / 'lr'}"])  # fmt: skip
     assert refused.exit_code != 0
-    assert "model 'lr' cannot retrieve" in str(refused.exception)
+    assert "model 'lr' cannot retrieve" in f"{refused.exception} {refused.output}"
     assert not (tmp_path / "lr").exists()  # before it is trained
     assert "Examples" in CliRunner().invoke(app, ["candidates", "--help"]).output
