@@ -17,7 +17,7 @@ FLOORS = {
     "build": 5, "run": 5, "report": 5, "ensembles": 5, "pruning": 5, "tuning": 5, "leaderboard": 5, "teachers": 5, "retrieval": 5,
     "consistency": 5, "replay": 5,
     "training": 4, "serving": 4, "datasets": 4, "synergy": 4,
-    "towers": 3, "rankers": 3, "losses": 3, "data": 3,
+    "towers": 3, "rankers": 3, "losses": 3, "data": 3, "stream": 3,
     "layers": 2, "index": 2, "batch": 2,
     "schema": 1, "metrics": 1, "config": 1, "store": 1,
 }  # fmt: skip
@@ -36,6 +36,7 @@ FORBIDDEN = {
     "synergy": {"towers", "rankers", "losses", "data"},
     "towers": {"store"},
     "layers": {"store"},
+    "stream": {"batch", "layers", "index", "store", "metrics"},
 }
 
 

@@ -1,7 +1,7 @@
 """The command line: `prerank VERB ...`, one file a verb.
 
     data  init  validate  train  replay  tune  eval  consistency  teach  candidates  ensemble  prune  leaderboard
-    export  predict  serve  score  demo
+    export  predict  serve  events  score  demo
 
 Exit status: 0 done; 1 a threshold does not hold (`consistency`, one line "broken: ..." for each), or a bug of ours (a traceback);
 2 something to mend in what was given; 130 interrupted.
@@ -35,6 +35,7 @@ VERBS: dict[str, Verb] = {
     "export": Verb("Encode all items of a run into a generation that can be served."),
     "predict": Verb("Score a Parquet file to a Parquet file, in bounded memory."),
     "serve": Verb("Answer scoring requests over HTTP."),
+    "events": Verb("Event logs: fill one from Parquet, look into one, make training rows of one."),
     "score": Verb("Score users against candidates from the command line."),
 }
 

@@ -1,0 +1,287 @@
+"""A log on brokers: Kafka, or what speaks its protocol (extra `kafka`, confluent-kafka).
+
+    log = KafkaLog("broker1:9092,broker2:9092", "events", partitions=8)
+
+A partition is the topic's. Producers are idempotent and wait for all replicas. Offsets of groups are Kafka's own, so that its tools see
+the lag. Leases are a topic beside it, `TOPIC.leases`, in which claims stand in one order for all who read it: the first claim
+after the last one ran out has the partition (ours; Kafka's own groups hand partitions round, but do not say who has one).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from prerank.stream.log import TTL, Entry, Lease, LogError, beyond, check_partition, refuse, spread
+
+CLAIMS = 1000  # records of the leases that are read again: far more than one lease's time has
+
+
+class _Claim(msgspec.Struct):
+    """A line of the leases. Times are the claimer's clock, ms; a release is a claim until now."""
+
+    group: str
+    owner: str
+    at: int
+    until: int
+
+
+class KafkaLog:
+    """See the module's first lines and log.py.
+
+    brokers      host:port, several with commas
+    topic        made when `partitions` is given and it is not there; else left to the brokers' own rule
+    partitions   another number than the topic's is refused
+    timeout      seconds after which brokers that do not answer count as unreachable
+    settings     of librdkafka: {"security.protocol": "SASL_SSL", ...}
+    """
+
+    def __init__(self, brokers: str, topic: str = "events", partitions: int | None = None, *, timeout: float = 10.0,
+                 settings: Mapping[str, str] | None = None) -> None:  # fmt: skip
+        """Raises LogError when no broker can be reached, or the topic has other partitions."""
+        if partitions is not None and partitions < 1:
+            raise ValueError(f"partitions: must be at least 1; got {partitions}")
+        self._kafka = _kafka()
+        self.name, self._timeout = topic, timeout
+        self._settings: dict[str, Any] = {"bootstrap.servers": brokers, "log_level": 0, "socket.timeout.ms": round(timeout * 1000)}
+        self._settings |= settings or {}
+        self._lock = threading.RLock()
+        self._consumers: dict[tuple[str, int], Any] = {}
+        self._places: dict[tuple[str, int], int] = {}
+        with self._reached():
+            self._producer: Any = self._kafka.Producer(
+                {**self._settings, "enable.idempotence": True, "acks": "all", "linger.ms": 1, "delivery.timeout.ms": round(timeout * 1000)}
+            )
+            self.partitions = self._topic(topic, partitions)
+        if partitions not in (None, self.partitions):
+            raise LogError(f"log '{topic}': must have {partitions} partitions; the topic has {self.partitions}")
+
+    def append(self, messages: Sequence[bytes], keys: Sequence[bytes] | None = None, *, partition: int | None = None) -> list[int]:
+        """See log.py. After an error, some of the messages may be there."""
+        offsets = [-1] * len(messages)
+        where = spread(messages, keys, partition, self.partitions)
+        with self._lock, self._reached():
+            for p, which in where.items():
+                for i in which:
+                    self._send(self.name, p, messages[i], None if keys is None else keys[i], _Delivered(offsets, i))
+            self._producer.flush(self._timeout)
+        missing = sum(offset < 0 for offset in offsets)
+        if missing:
+            raise LogError(f"log '{self.name}': {missing} of {len(messages)} messages were not acknowledged within {self._timeout:.0f} s")
+        return offsets
+
+    def read(self, partition: int, offset: int, limit: int = 1000, wait: float = 0.0) -> list[Entry]:
+        """See log.py."""
+        check_partition(partition, self.partitions)
+        deadline = time.monotonic() + wait
+        while True:
+            with self._lock, self._reached():
+                low, high = self._ends(self.name, partition)
+                if high < offset:
+                    raise beyond(self.name, partition, offset, high)
+                found = self._fetch(self.name, partition, max(offset, low), min(limit, high - max(offset, low)))
+            left = deadline - time.monotonic()
+            if found or left <= 0:
+                return found
+            time.sleep(min(0.01, left))
+
+    def start(self, partition: int) -> int:
+        """See log.py."""
+        check_partition(partition, self.partitions)
+        with self._lock, self._reached():
+            return self._ends(self.name, partition)[0]
+
+    def end(self, partition: int) -> int:
+        """See log.py."""
+        check_partition(partition, self.partitions)
+        with self._lock, self._reached():
+            return self._ends(self.name, partition)[1]
+
+    def commit(self, group: str, partition: int, offset: int) -> None:
+        """See log.py."""
+        check_partition(partition, self.partitions)
+        with self._lock, self._reached():
+            place = self._kafka.TopicPartition(self.name, partition, offset)
+            (done,) = self._member(group).commit(offsets=[place], asynchronous=False)
+            if done.error:
+                raise self._kafka.KafkaException(done.error)
+
+    def committed(self, group: str, partition: int) -> int | None:
+        """See log.py."""
+        with self._lock, self._reached():
+            (found,) = self._member(group).committed([self._kafka.TopicPartition(self.name, partition)], timeout=self._timeout)
+            if found.error:
+                raise self._kafka.KafkaException(found.error)
+        return None if found.offset < 0 else int(found.offset)
+
+    def trim(self, partition: int, *, before: int | None = None, older: int | None = None) -> None:
+        """See log.py. A topic's own retention.ms does the same without being asked."""
+        check_partition(partition, self.partitions)
+        with self._lock, self._reached():
+            from confluent_kafka.admin import AdminClient
+
+            low, high = self._ends(self.name, partition)
+            if older is not None:
+                place = self._kafka.TopicPartition(self.name, partition, older)
+                (young,) = self._consumer(self.name, partition).offsets_for_times([place], timeout=self._timeout)
+                before = max(before or 0, high if young.offset < 0 else young.offset)
+            if before is not None and before > low:
+                place = self._kafka.TopicPartition(self.name, partition, min(before, high))
+                for future in AdminClient(self._settings).delete_records([place], request_timeout=self._timeout).values():
+                    future.result(self._timeout)
+
+    def claim(self, group: str, partition: int, owner: str, ttl: float = TTL) -> Lease:
+        """See log.py. Times are of the claimers' clocks: keep them within a fraction of the time to live of each other."""
+        check_partition(partition, self.partitions)
+        holder = self._claimed(group, partition, owner, ttl)
+        if holder.owner != owner:
+            raise refuse(self.name, group, partition, holder.owner, (holder.until - _now()) / 1000)
+        return Lease(self, group, partition, owner, ttl)
+
+    def release(self, group: str, partition: int, owner: str) -> None:
+        """See log.py."""
+        self._claimed(group, partition, owner, 0.0)
+
+    def close(self) -> None:
+        """See log.py."""
+        with self._lock:
+            for consumer in self._consumers.values():
+                consumer.close()
+            self._consumers.clear()
+
+    def __repr__(self) -> str:
+        return f"<KafkaLog {self.name}: {self.partitions} partitions>"
+
+    def _claimed(self, group: str, partition: int, owner: str, ttl: float) -> _Claim:
+        """Writes a claim and reads who has the partition after it."""
+        topic, now = f"{self.name}.leases", _now()
+        offsets = [-1]
+        with self._lock, self._reached():
+            self._topic(topic, self.partitions)
+            claim = msgspec.json.encode(_Claim(group, owner, now, now + round(ttl * 1000)))
+            self._send(topic, partition, claim, group.encode(), _Delivered(offsets, 0))
+            self._producer.flush(self._timeout)
+            if offsets[0] < 0:
+                raise LogError(f"log '{topic}': a claim was not acknowledged within {self._timeout:.0f} s")
+            low, _ = self._ends(topic, partition)
+            first = max(low, offsets[0] - CLAIMS)
+            found = self._fetch(topic, partition, first, offsets[0] + 1 - first)
+        holder = _Claim(group, owner, 0, 0)
+        for entry in found:
+            claim_ = msgspec.json.decode(entry.data, type=_Claim)
+            if claim_.group == group and (claim_.owner == holder.owner or claim_.at >= holder.until):
+                holder = claim_
+        return holder
+
+    def _send(self, topic: str, partition: int, message: bytes, key: bytes | None, told: _Delivered) -> None:
+        while True:
+            try:
+                self._producer.produce(topic, message, key, partition=partition, on_delivery=told)
+            except BufferError:
+                self._producer.poll(0.1)
+            else:
+                self._producer.poll(0)
+                return
+
+    def _fetch(self, topic: str, partition: int, offset: int, count: int) -> list[Entry]:
+        """So many entries, which must be there; fewer where the broker has none at some offsets (its own marks)."""
+        if count <= 0:
+            return []
+        consumer = self._consumer(topic, partition)
+        if self._places.get((topic, partition)) != offset:
+            consumer.assign([self._kafka.TopicPartition(topic, partition, offset)])
+        self._places.pop((topic, partition), None)
+        found: list[Entry] = []
+        deadline = time.monotonic() + self._timeout
+        while not found or found[-1].offset + 1 < offset + count:
+            messages = consumer.consume(count - len(found), timeout=min(0.2, self._timeout))
+            for message in messages:
+                if message.error() is not None:
+                    if message.error().code() == self._kafka.KafkaError._PARTITION_EOF:
+                        return found
+                    raise self._kafka.KafkaException(message.error())
+                found.append(Entry(message.offset(), message.timestamp()[1], message.value()))
+            if not messages and time.monotonic() > deadline:
+                raise LogError(f"log '{topic}': cannot be reached: no answer within {self._timeout:.0f} s")
+        self._places[topic, partition] = found[-1].offset + 1
+        return found
+
+    def _ends(self, topic: str, partition: int) -> tuple[int, int]:
+        found = self._consumer(topic, partition).get_watermark_offsets(self._kafka.TopicPartition(topic, partition), timeout=self._timeout)
+        if found is None:
+            raise LogError(f"log '{topic}': cannot be reached: no answer within {self._timeout:.0f} s")
+        return int(found[0]), int(found[1])
+
+    def _consumer(self, topic: str, partition: int) -> Any:
+        return self._connected((topic, partition), "prerank-reader")
+
+    def _member(self, group: str) -> Any:
+        return self._connected((f"group {group}", -1), group)
+
+    def _connected(self, key: tuple[str, int], group: str) -> Any:
+        if key not in self._consumers:
+            settings = {**self._settings, "group.id": group, "enable.auto.commit": False, "enable.partition.eof": True,
+                        "auto.offset.reset": "earliest", "fetch.wait.max.ms": 50}  # fmt: skip
+            self._consumers[key] = self._kafka.Consumer(settings)
+        return self._consumers[key]
+
+    def _topic(self, topic: str, partitions: int | None) -> int:
+        """Its partitions. A topic that is not there is made, or left to the brokers to make."""
+        known = self._producer.list_topics(timeout=self._timeout).topics
+        if topic not in known and partitions is not None:
+            self._create(topic, partitions)
+        deadline = time.monotonic() + self._timeout
+        while True:
+            found = self._producer.list_topics(topic, timeout=self._timeout).topics[topic]
+            if found.partitions:
+                return len(found.partitions)
+            if time.monotonic() > deadline:
+                raise LogError(f"log '{topic}': there is no such topic, and the brokers do not make it; give partitions")
+            time.sleep(0.05)
+
+    def _create(self, topic: str, partitions: int) -> None:
+        from confluent_kafka.admin import AdminClient, NewTopic
+
+        made = AdminClient(self._settings).create_topics([NewTopic(topic, partitions)], request_timeout=self._timeout)
+        try:
+            made[topic].result(self._timeout)
+        except self._kafka.KafkaException as error:
+            if error.args[0].code() != self._kafka.KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except self._kafka.KafkaException as error:
+            raise LogError(f"log '{self.name}': cannot be reached: {error.args[0].str()}") from None
+
+
+class _Delivered:
+    """Notes a message's offset when the brokers have it."""
+
+    def __init__(self, offsets: list[int], i: int) -> None:
+        self.offsets, self.i = offsets, i
+
+    def __call__(self, error: Any, message: Any) -> None:
+        if error is None:
+            self.offsets[self.i] = message.offset()
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _kafka() -> ModuleType:
+    try:
+        import confluent_kafka
+    except ImportError:
+        raise LogError("log: the Kafka client is not installed; pip install 'prerank[kafka]'") from None
+    found: ModuleType = confluent_kafka
+    return found
