@@ -1,6 +1,6 @@
 """The command line: `prerank VERB ...`, one file a verb.
 
-    data  init  validate  train  replay  tune  eval  consistency  teach  candidates  ensemble  prune  leaderboard
+    data  init  validate  train  replay  ablate  tune  eval  consistency  teach  candidates  ensemble  prune  leaderboard
     export  predict  serve  events  score  demo
 
 Exit status: 0 done; 1 a threshold does not hold (`consistency`, one line "broken: ..." for each), or a bug of ours (a traceback);
@@ -24,6 +24,7 @@ VERBS: dict[str, Verb] = {
     "validate": Verb("Check a config and its data; report every problem at once."),
     "train": Verb("Train a model; a killed run continues where it stopped."),
     "replay": Verb("Run a log through a model in the order of time: predict, score, learn, observe."),
+    "ablate": Verb("Replay backbones with every subset of CS3 over seeds: what each part adds, paired, with a control."),
     "tune": Verb("Search settings on validation, within a latency budget."),
     "eval": Verb("Measure a trained run on rows it was not fitted to.", function="evaluate"),
     "consistency": Verb("Measure how a pre-ranker agrees with the ranking model; fail below thresholds."),

@@ -56,15 +56,15 @@ def leaderboard(path: str | Path, *, only: str = "", seeds: int | None = None, j
         raise ConfigError(f"--only '{only}': no row's label or config contains it; rows: {', '.join(e.label for e in entries)}")
     numbers = range(board.first_seed, board.first_seed + (seeds or board.seeds))
     away = {e.label for e in entries if not _available(e)}
-    _check([e for e in chosen if e.label not in away])
-    todo = _jobs([e for e in chosen if e.label not in away], numbers, runs) if train else []
+    check([e for e in chosen if e.label not in away])
+    todo = unfinished([e for e in chosen if e.label not in away], numbers, runs) if train else []
     if todo:
-        _prepare(todo, console)
+        prepare_all(todo, console)
         taken = {t.entry.label: t.states[s].measured["seconds"] for t in _found(entries, numbers, runs, away) for s in t.finished}
         with Show(todo, jobs, taken, console) as show:
             pool.run(todo, jobs, show)
     out = out or Path("results") / f"leaderboard-{path.stem}.json"
-    record = _record(board, path, _found(entries, numbers, runs, away), _read(out), measure, again, console)
+    record = _record(board, path, _found(entries, numbers, runs, away), written(out), measure, again, console)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, json.dumps(record, indent=1) + "\n")
     write_text(out.with_suffix(".md"), tables.markdown(record))
@@ -100,7 +100,7 @@ def _record(board: Board, path: Path, trained: Sequence[Trained], before: dict[s
     return record
 
 
-def _jobs(entries: Sequence[Entry], numbers: Sequence[int], runs: Path) -> list[Job]:
+def unfinished(entries: Sequence[Entry], numbers: Sequence[int], runs: Path) -> list[Job]:
     """What is not trained yet, first seeds first; equal settings once."""
     found: dict[str, Job] = {}
     for seed in numbers:
@@ -122,7 +122,7 @@ def _found(entries: Sequence[Entry], numbers: Sequence[int], runs: Path, away: s
     return trained
 
 
-def _check(entries: Sequence[Entry]) -> None:
+def check(entries: Sequence[Entry]) -> None:
     """Every model and objective can be built: a typo in the last row should not be told after a night. Raises ConfigError."""
     problems = []
     for entry in entries:
@@ -137,7 +137,7 @@ def _check(entries: Sequence[Entry]) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def _prepare(todo: Sequence[Job], console: Console) -> None:
+def prepare_all(todo: Sequence[Job], console: Console) -> None:
     """Each data set once, before processes would do it side by side. What cannot be prepared is told by its training."""
     for data in {job.config.data.model_dump_json(): job.config.data for job in todo}.values():
         console.print(f"preparing {data.recipe or data.log}", highlight=False)
@@ -163,7 +163,8 @@ def _matches(entry: Entry, only: str) -> bool:
     return only.lower() in entry.label.lower() or only in entry.row.config
 
 
-def _read(out: Path) -> dict[str, Any]:
+def written(out: Path) -> dict[str, Any]:
+    """The record that is there; empty without one."""
     try:
         found: dict[str, Any] = json.loads(out.read_text())
         return found

@@ -60,9 +60,9 @@ def _of_metric(values: Mapping[str, Grouped], baseline: str) -> dict[str, Any]:
         rows[label] = {"value": found.values[label]}
         others = [other for other in order if other != label]
         if baseline in others:
-            rows[label]["baseline"] = _difference(found, label, baseline)
+            rows[label]["baseline"] = difference(found, label, baseline)
         if others:
-            rows[label]["best_other"] = _difference(found, label, others[0])
+            rows[label]["best_other"] = difference(found, label, others[0])
     return rows
 
 
@@ -72,5 +72,6 @@ def _mean(folders: Sequence[Path], name: str) -> Grouped:
     return Grouped(np.mean([p[0] for p in parts], axis=0), parts[0][1])
 
 
-def _difference(found: Resampled, a: str, b: str) -> dict[str, Any]:
+def difference(found: Resampled, a: str, b: str) -> dict[str, Any]:
+    """Metric of a minus metric of b, with its interval, as a record has it."""
     return {"row": b, **{k: round(v, 6) for k, v in asdict(found.difference(a, b, LEVEL)).items()}}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import numpy as np
 
 from prerank.leaderboard import pooled
 from prerank.leaderboard.board import Board, Entry
+from prerank.leaderboard.pooled import RESAMPLES, difference
 from prerank.leaderboard.state import State, kept
-from prerank.metrics import Resampled, resampled
+from prerank.metrics import resampled
 
-LEVEL, RESAMPLES = 0.99, 1000
 UNAVAILABLE = "not run: data not available here"
 
 
@@ -78,17 +78,13 @@ def _of_objective(name: str, t: int, entries: Sequence[Entry], scores: Mapping[s
     for label in order:
         rows[label] = {"auc_of_mean": found.values[label]}
         if board.baseline in found.values and label != board.baseline:
-            rows[label]["baseline"] = _difference(found, label, board.baseline)
+            rows[label]["baseline"] = difference(found, label, board.baseline)
         others = [other for other in order if other != label]
         if others:
-            rows[label]["best_other"] = _difference(found, label, others[0])
+            rows[label]["best_other"] = difference(found, label, others[0])
     towers = [label for label in order if next(e for e in entries if e.label == label).kind == "two-tower"]
-    best = {"row": towers[0], "against": [_difference(found, towers[0], o) for o in order if o != towers[0]]} if towers else None
+    best = {"row": towers[0], "against": [difference(found, towers[0], o) for o in order if o != towers[0]]} if towers else None
     return {"rows": rows, "best_two_tower": best}
-
-
-def _difference(found: Resampled, a: str, b: str) -> dict[str, Any]:
-    return {"row": b, **{k: round(v, 6) for k, v in asdict(found.difference(a, b, LEVEL)).items()}}
 
 
 def _same_rows(trained: Trained, labels: np.ndarray) -> bool:

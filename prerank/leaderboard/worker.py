@@ -15,8 +15,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from prerank.config import Config, parse
 from prerank.leaderboard import pooled
@@ -28,6 +29,7 @@ from prerank.training.lock import FolderInUseError
 from prerank.training.step import DivergedError
 
 EVERY = 0.5  # seconds between two steps that are told
+T = TypeVar("T")
 PATIENCE = 60.0  # seconds that a training of a board just killed may take to let go of its folder
 
 
@@ -73,13 +75,19 @@ def work(config: Config, events: Events) -> State:
 
 
 def _trained(config: Config, events: Events) -> Run:
-    folder, begun = Path(config.output), time.monotonic()
+    folder = Path(config.output)
     if (folder / "result.json").exists():
         return open_run(folder)
+    return patiently(lambda: train(config, resume=True, progress=events, each_epoch=events.epoch)[0], folder, events)
+
+
+def patiently(start: Callable[[], T], folder: Path, events: Events) -> T:
+    """What `start` gives, once the folder is free: a board just killed may still hold it. Half a training of other data starts again."""
+    begun = time.monotonic()
     while True:
         try:
-            return train(config, resume=True, progress=events, each_epoch=events.epoch)[0]
-        except StaleCheckpointError as error:  # half a training of other data is worth nothing: again from the start
+            return start()
+        except StaleCheckpointError as error:  # it is worth nothing
             events.say(f"{error}; it starts again")
             shutil.rmtree(folder / "checkpoint")
         except FolderInUseError:
@@ -106,7 +114,7 @@ def _measured(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main() -> None:
+def main(work: Callable[[Config, Events], State] = work) -> None:
     """The process: exit status 0 once the state is written."""
     events = Events(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)  # whatever else prints, prints to the log

@@ -1,0 +1,115 @@
+"""Replays -> what the JSON says of a backbone: every variant with its seeds, and what it adds, paired, on the same test rows.
+
+A comparison is of seed-averaged logits: AUC of one minus AUC of the other, with a 99 % bootstrap interval over users. An id is cold when
+it had at most so many events: before the row (prequential), or before the first test row (frozen). Agreement with the ranking model is
+Kendall's tau_b of each user's test rows (or request's), averaged over those that have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prerank.ablation.plan import CONTROL, PLAIN, PROTOCOLS, RANKER, Cell, Protocol
+from prerank.leaderboard.pooled import RESAMPLES, difference
+from prerank.leaderboard.state import State, kept
+from prerank.metrics import Agreement, Resampled, resampled, resampled_means
+
+AGAINST = (PLAIN, CONTROL, RANKER)  # what a variant is compared with, where there is one
+NUMBERS = ("seconds", "cpu_seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Replays:
+    """A cell's runs: its folders and how they ended, seed by seed."""
+
+    cell: Cell
+    folders: Mapping[int, Path]
+    states: Mapping[int, State]
+
+    @property
+    def finished(self) -> list[int]:
+        """Seeds that were measured."""
+        return [seed for seed, state in self.states.items() if state.status == "finished"]
+
+    def mean(self, array: str) -> NDArray[np.float64]:
+        """Of an array of the test rows, over the seeds."""
+        return np.asarray(np.mean([kept(self.folders[s], array) for s in self.finished], axis=0, dtype=np.float64))
+
+
+def row(runs: Replays) -> dict[str, Any]:
+    """One row of the JSON, without comparisons."""
+    cell, seeds = runs.cell, runs.finished
+    measured = [runs.states[seed].measured for seed in seeds]
+    found: dict[str, Any] = {
+        "backbone": cell.backbone, "variant": cell.variant, "config": cell.entry.row.config, "set": cell.entry.row.set,
+        "model": cell.entry.config.model.name, "seeds": seeds,
+        "why": [f"seed {seed}: {state.status}: {state.why}" for seed, state in runs.states.items() if state.why],
+    }  # fmt: skip
+    if not measured:
+        return found
+    labels = list(measured[0]["test"])
+    for protocol, key in (("prequential", "test"), ("frozen", "frozen"), ("before", "before")):
+        found[protocol] = {x: {k: [m[key][x][k] for m in measured] for k in ("auc", "logloss", "gauc")} for x in labels}
+    found["noisy"] = {x: [m["noisy"][x] for m in measured] for x in labels}
+    found |= {k: [m[k] for m in measured] for k in NUMBERS}
+    return found | {k: measured[0][k] for k in ("rows", "parameters", "memory_bytes", "flops")}
+
+
+def compared(runs: Sequence[Replays], cold: int) -> dict[str, Any]:
+    """{protocol: {auc: {objective: of a variant}, slices: {slice: {rows, auc: of a variant}}, tau: of a variant}} of one backbone.
+
+    "of a variant" is {variant: {value, and its difference to each of AGAINST}}.
+    """
+    ready = {r.cell.variant: r for r in runs if r.finished}
+    if PLAIN not in ready:
+        return {}
+    first = ready[PLAIN]
+    folder = first.folders[first.finished[0]]
+    labels, users, groups = (kept(folder, name) for name in ("labels", "users", "groups"))
+    seen = {side: kept(folder, f"{side}-events") for side in ("user", "item")}
+    objectives = list(first.states[first.finished[0]].measured["test"])
+    found: dict[str, Any] = {}
+    for protocol in PROTOCOLS:
+        scores = {name: r.mean(protocol) for name, r in ready.items()}
+        auc = {x: _auc({n: s[:, t] for n, s in scores.items()}, labels[:, t], users) for t, x in enumerate(objectives)}
+        main = {n: s[:, 0] for n, s in scores.items()}
+        slices = {f"cold {side}s": _sliced(main, labels[:, 0], users, _cold(events, protocol, cold)) for side, events in seen.items()}
+        found[protocol] = {"auc": auc, "slices": slices, "tau": _agreement(main, groups)}
+    return found
+
+
+def _cold(events: NDArray[np.int32], protocol: Protocol, cold: int) -> NDArray[np.bool_]:
+    return np.asarray(events[:, 0 if protocol == "prequential" else 1] <= cold)
+
+
+def _auc(scores: Mapping[str, NDArray], labels: NDArray, users: NDArray) -> dict[str, Any]:
+    return _told(resampled(scores, labels, groups=users, resamples=RESAMPLES))
+
+
+def _sliced(scores: Mapping[str, NDArray], labels: NDArray, users: NDArray, rows: NDArray[np.bool_]) -> dict[str, Any]:
+    """AUC of the slice's rows; no value where one class alone is there."""
+    y = labels[rows]
+    both = bool(y.any() and not y.all())
+    return {"rows": int(rows.sum()), "auc": _auc({n: s[rows] for n, s in scores.items()}, y, users[rows]) if both else {}}
+
+
+def _agreement(scores: Mapping[str, NDArray], groups: NDArray) -> dict[str, Any]:
+    """With the ranking model; empty without one."""
+    if RANKER not in scores:
+        return {}
+    taus = {n: Agreement(s, scores[RANKER], groups=groups).kendall() for n, s in scores.items() if n != RANKER}
+    return _told(resampled_means(taus, resamples=RESAMPLES))
+
+
+def _told(found: Resampled) -> dict[str, Any]:
+    return {
+        name: {"value": round(value, 6), **{other: difference(found, name, other) for other in AGAINST
+                                            if other in found.values and other != name}}
+        for name, value in found.values.items()
+    }  # fmt: skip
