@@ -100,7 +100,10 @@ def test_a_run_that_diverges_is_in_the_record(plan, tmp_path, done):
         ({"synergy": {"cts": {"decay": 2}}}, "backbone 'DSSM': .*synergy.cts.decay: Input should be less than 1"),
         ({"more": {"plain": {"cas": {}}}}, "more: 'plain' is the name of a variant that is there anyway"),
         ({"backbones": [{"config": "HERE", "label": "DSSM", "variants": ["cts"]}]}, "'plain' is what the others are compared with"),
-        ({"backbones": [{"config": "HERE", "label": "DSSM", "variants": ["plain", "ctx"]}]}, "variants: 'ctx' is none; there are plain, cas"),
+        (
+            {"backbones": [{"config": "HERE", "label": "DSSM", "variants": ["plain", "ctx"]}]},
+            "variants: 'ctx' is none; there are plain",
+        ),
         ({"backbones": [{"config": "HERE", "label": "DSSM"}] * 2}, "backbones: label 'DSSM' stands twice"),
         ({"backbones": []}, "backbones: Tuple should have at least 1 item"),
     ],
