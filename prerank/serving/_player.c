@@ -32,25 +32,29 @@ typedef struct {
 #define NAME(x) x##_plain
 #define TARGET
 #define LANES 4
+#define MOST 8
 #include "_player_linear.h"
 #if defined(__x86_64__) && defined(__GNUC__)
 #define NAME(x) x##_avx2
 #define TARGET __attribute__((target("avx2,fma")))
 #define LANES 8
+#define MOST 12
 #include "_player_linear.h"
 #define NAME(x) x##_avx512
 #define TARGET __attribute__((target("avx512f,fma")))
 #define LANES 16
+#define MOST 20
 #include "_player_linear.h"
 #endif
 
-static void (*linear)(const float *w, const float *b, const float *x, float *out, long n, long width) = linear_plain;
+static void (*linear)(const float *w, const float *x, float *sums, int *at, long line, long width) = linear_plain;
+static void (*sigmoid)(const float *x, float *out, long n) = sigmoid_plain;
 
 static void choose(void) {
 #if defined(__x86_64__) && defined(__GNUC__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) linear = linear_avx2;
-    if (__builtin_cpu_supports("avx512f")) linear = linear_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) linear = linear_avx2, sigmoid = sigmoid_avx2;
+    if (__builtin_cpu_supports("avx512f")) linear = linear_avx512, sigmoid = sigmoid_avx512;
 #endif
 }
 
@@ -63,8 +67,8 @@ static inline const float *at(const Memory *m, int64_t operand) { return operand
     }                                                      \
     break
 
-/* A row of out = a op b; strides are 0 (the same number again) or 1, or anything. */
-static void binary_row(int64_t kind, const float *a, long sa, const float *b, long sb, float *out, long n) {
+static inline __attribute__((always_inline)) void binary_at(int64_t kind, const float *a, long sa, const float *b, long sb, float *out,
+                                                            long n) {
     switch (kind) {
     case ADD: EACH(x + y);
     case SUB: EACH(x - y);
@@ -77,12 +81,21 @@ static void binary_row(int64_t kind, const float *a, long sa, const float *b, lo
     }
 }
 
+/* A row of out = a op b; strides are 0 (the same number again) or 1, for which there are loops of their own, or anything. */
+static void binary_row(int64_t kind, const float *a, long sa, const float *b, long sb, float *out, long n) {
+    if (sa == 1 && sb == 1)
+        binary_at(kind, a, 1, b, 1, out, n);
+    else if (sa == 1 && sb == 0)
+        binary_at(kind, a, 1, b, 0, out, n);
+    else
+        binary_at(kind, a, sa, b, sb, out, n);
+}
+
 static float unary(int64_t kind, float x, float parameter) {
     switch (kind) {
     case RELU: return x > 0 ? x : 0;
     case TANH: return tanhf(x);
     case EXP: return expf(x);
-    case SIGMOID: return 1 / (1 + expf(-x));
     case SILU: return x / (1 + expf(-x));
     case GELU: return 0.5f * x * (1 + erff(x * 0.70710678f));
     case NEG: return -x;
@@ -140,15 +153,19 @@ static int run(const int64_t *p, const int64_t *end, Memory *m) {
             break;
         case UNARY: /* out, a, kind, n, parameter (a constant) */
             a = at(m, p[1]);
-            if (p[2] == RELU)
+            if (p[2] == SIGMOID)
+                sigmoid(a, out, p[3]);
+            else if (p[2] == RELU)
                 for (long i = 0; i < p[3]; i++) out[i] = a[i] > 0 ? a[i] : 0;
             else
                 for (long i = 0; i < p[3]; i++) out[i] = unary(p[2], a[i], *at(m, p[4]));
             p += 5;
             break;
-        case LINEAR: /* out, weights [n, width], bias, x [rows, width of x], rows, n, width, width of x; width is x's rounded up to 16 */
-            for (long r = 0; r < p[4]; r++)
-                linear(at(m, p[1]), at(m, p[2]), at(m, p[3]) + r * p[7], out + r * p[5], p[5], p[6]);
+        case LINEAR: /* out, weights [1 + width, line], x [rows, width], rows, n, line, width, room for `line` sums and `width` numbers */
+            for (long r = 0; r < p[3]; r++) {
+                linear(at(m, p[1]), at(m, p[2]) + r * p[6], m->floats + p[7], (int *)(m->floats + p[7] + p[5]), p[5], p[6]);
+                memcpy(out + r * p[4], m->floats + p[7], p[4] * 4);
+            }
             p += 8;
             break;
         case PRODUCT: /* out, a [batch, rows, k], b [batch, k, n], batch, rows, k, n */

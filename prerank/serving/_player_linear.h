@@ -1,14 +1,10 @@
-/* One row through a linear layer, included by _player.c once per instruction set; names as in index/_maxsim_kernel.h.
+/* What takes the player's time: a linear layer and the sigmoid. Included by _player.c once per
+ * instruction set; names as in index/_maxsim_kernel.h.
  *
- * Weights lie [n, width], width a multiple of 16 with zeros behind the layer's own; four outputs at a time share the loads of x. */
+ * A layer's weights lie by input: line 0 is the bias, line 1 + k what x[k] is multiplied by; n numbers and zeros up to a multiple of 16.
+ * Inputs that are 0 are passed over, exactly: after a ReLU that is half of them, and what a layer costs is the reading of its weights. */
 
 typedef float NAME(vf) __attribute__((vector_size(4 * LANES)));
-
-TARGET static inline __attribute__((always_inline)) float NAME(sum)(NAME(vf) x) {
-    float all = 0;
-    for (int i = 0; i < LANES; i++) all += x[i];
-    return all;
-}
 
 TARGET static inline __attribute__((always_inline)) NAME(vf) NAME(load)(const float *from) {
     NAME(vf) x;
@@ -16,29 +12,75 @@ TARGET static inline __attribute__((always_inline)) NAME(vf) NAME(load)(const fl
     return x;
 }
 
-TARGET static void NAME(linear)(const float *w, const float *b, const float *x, float *out, long n, long width) {
-    long o = 0;
-    for (; o + 4 <= n; o += 4, w += 4 * width) {
-        NAME(vf) s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-        for (long k = 0; k < width; k += LANES) {
-            NAME(vf) v = NAME(load)(x + k);
-            s0 += v * NAME(load)(w + k);
-            s1 += v * NAME(load)(w + width + k);
-            s2 += v * NAME(load)(w + 2 * width + k);
-            s3 += v * NAME(load)(w + 3 * width + k);
-        }
-        out[o] = b[o] + NAME(sum)(s0);
-        out[o + 1] = b[o + 1] + NAME(sum)(s1);
-        out[o + 2] = b[o + 2] + NAME(sum)(s2);
-        out[o + 3] = b[o + 3] + NAME(sum)(s3);
+/* V vectors of outputs; `at` are the `count` inputs that are not 0. */
+TARGET static inline __attribute__((always_inline)) void NAME(outputs)(const float *w, long line, const float *x, const int *at, long count,
+                                                                       float *sums, const int V) {
+    NAME(vf) s[MOST];
+    for (int v = 0; v < V; v++) s[v] = NAME(load)(sums + v * LANES);
+    for (long i = 0; i < count; i++) {
+        const float *from = w + at[i] * line;
+        const float y = x[at[i]];
+        for (int v = 0; v < V; v++) s[v] += y * NAME(load)(from + v * LANES);
     }
-    for (; o < n; o++, w += width) {
-        NAME(vf) s = {0};
-        for (long k = 0; k < width; k += LANES) s += NAME(load)(x + k) * NAME(load)(w + k);
-        out[o] = b[o] + NAME(sum)(s);
+    for (int v = 0; v < V; v++) memcpy(sums + v * LANES, &s[v], sizeof s[v]);
+}
+
+#define CASE(v)                                             \
+    case v:                                                 \
+        NAME(outputs)(w, line, x, at, count, sums, v);      \
+        break;
+
+/* sums [line] = bias + W x; at: room for `width` numbers */
+TARGET static void NAME(linear)(const float *w, const float *x, float *sums, int *at, long line, long width) {
+    long count = 0, vectors = line / LANES, parts = (vectors + MOST - 1) / MOST;
+    for (long k = 0; k < width; k++) {
+        at[count] = k;
+        count += x[k] != 0;
+    }
+    memcpy(sums, w, line * 4);
+    w += line;
+    for (long part = 0; part < parts; part++) {
+        long some = vectors / parts + (part < vectors % parts);
+        switch (some) {
+            CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+#if MOST > 8
+            CASE(9) CASE(10) CASE(11) CASE(12)
+#endif
+#if MOST > 12
+            CASE(13) CASE(14) CASE(15) CASE(16) CASE(17) CASE(18) CASE(19) CASE(20)
+#endif
+        }
+        w += some * LANES;
+        sums += some * LANES;
+    }
+}
+
+#undef CASE
+
+typedef int NAME(vi) __attribute__((vector_size(4 * LANES)));
+
+/* out = 1 / (1 + exp(-x)), to the last bits of a float: exp(y) = 2^m exp(r), r = y - m ln 2 in two parts, exp(r) by its series. */
+TARGET static void NAME(sigmoid)(const float *x, float *out, long n) {
+    for (long i = 0; i < n; i += LANES) {
+        long some = n - i < LANES ? n - i : LANES;
+        NAME(vf) y = {0};
+        memcpy(&y, x + i, some * 4);
+        y = -y;
+        NAME(vi) high = y > 87.0f, low = y < -87.0f; /* all bits set where it is so */
+        y = (NAME(vf))(((NAME(vi))y & ~high & ~low) | (high & (NAME(vi))(y * 0 + 87.0f)) | (low & (NAME(vi))(y * 0 - 87.0f)));
+        NAME(vf) m = y * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds to a whole number */
+        m -= 12582912.0f;
+        NAME(vf) r = y - m * 0.693359375f + m * 2.12194440e-4f;
+        NAME(vf) e = 1 + r * (1 + r * (1.0f / 2 + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720))))));
+        NAME(vi) power = (__builtin_convertvector(m, NAME(vi)) + 127) << 23;
+        NAME(vf) two;
+        memcpy(&two, &power, sizeof two);
+        y = 1 / (1 + e * two);
+        memcpy(out + i, &y, some * 4);
     }
 }
 
 #undef NAME
 #undef TARGET
 #undef LANES
+#undef MOST

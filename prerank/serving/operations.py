@@ -106,12 +106,9 @@ def _embedding(p: Program, args: Any, kwargs: Any, result: Tensor) -> Register:
 def _layer(p: Program, x: Register, weight: Tensor, bias: Tensor | None, result: Tensor) -> Register:
     """x W' + b; weight [n, width]."""
     n, width = weight.shape
-    out = p.new(tuple(result.shape))
-    b = p.of(torch.zeros(n) if bias is None else bias)
-    if b.place >= 0 or b.shape != (n,):
-        raise Untraceable("a bias that is no vector of parameters")
-    packed = p.packed(weight)
-    p.emit("LINEAR", out.place, packed.place, b.place, x.place, x.size // width, n, packed.shape[1], width)
+    out, packed = p.new(tuple(result.shape)), p.packed(weight, bias)
+    room = p.new((packed.shape[1] + width,))
+    p.emit("LINEAR", out.place, packed.place, x.place, x.size // width, n, packed.shape[1], width, room.place)
     return out
 
 

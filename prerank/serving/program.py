@@ -91,16 +91,21 @@ class Program:
             return self._constant(id(value), value, value.detach())
         return self._constant(float(value), value, torch.tensor(float(value)))
 
-    def packed(self, weight: Tensor) -> Register:
-        """A layer's weights [n, width] in rows of whole lines."""
-        if self.made(weight):
+    def packed(self, weight: Tensor, bias: Tensor | None) -> Register:
+        """A layer's bias and weights [n, width] by input, in lines of whole cache lines.  # [1 + width, n filled up]"""
+        if self.made(weight) or (bias is not None and self.made(bias)):
             self.no("a layer with computed weights")
         n, width = weight.shape
-        key = ("packed", weight.data_ptr(), weight.stride(), n, width)  # the same weights may come as another view
+        # The same weights may come as another view.
+        key = ("packed", weight.data_ptr(), weight.stride(), n, width, None if bias is None else bias.data_ptr())
         if key not in self._parameters:
-            rows = torch.zeros(n, -(-width // _LINE) * _LINE)
-            rows[:, :width] = weight
-            self._constant(key, weight, rows)
+            lines = torch.zeros(1 + width, -(-n // _LINE) * _LINE)
+            lines[1:, :n] = weight.t()
+            if bias is not None:
+                if bias.shape != (n,):
+                    self.no("a bias that is no vector of parameters")
+                lines[0, :n] = bias
+            self._constant(key, (weight, bias), lines)
         return self._parameters[key]
 
     def copy(self, out: Register, to: int, out_strides: Sequence[int], x: Register, first: int, strides: Sequence[int],

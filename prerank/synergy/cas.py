@@ -13,8 +13,6 @@ pass alone (norm 'second'), or the passes before it have one of their own ('two'
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -39,8 +37,6 @@ class CycleAdaptive(nn.Module):
         self.cycles, self.detach, self.gate_after = settings.cycles, settings.detach, settings.gate == "after"
         inputs, outputs = layer.linear.in_features, layer.linear.out_features
         self.layer = layer
-        self.first: nn.Linear | None
-        self.register_module("first", None)  # the first pass's own linear layer; None: the layer's, see `for_serving`
         normed = settings.norm == "two" and not isinstance(layer.norm, nn.Identity)
         self.first_norm: nn.Module = BatchNorm(outputs) if normed else nn.Identity()
         self.excite = Linear(outputs, inputs)
@@ -51,16 +47,33 @@ class CycleAdaptive(nn.Module):
         """[rows, d_in] -> [rows, d_out]."""
         weighed = x
         for _ in range(self.cycles):
-            z = self.first_norm((self.first or self.layer.linear)(weighed))
+            z = self.first_norm(self.layer.linear(weighed))
             z = self.layer.activation(z) if self.gate_after else z
             weighed = x * (2 * torch.sigmoid(self.excite(z.detach() if self.detach else z)))
         out: Tensor = self.layer(weighed)
         return out
 
     def for_serving(self) -> None:
-        """The first pass gets a copy of the linear layer, so that BatchNorm can be folded into the second's alone."""
-        if not isinstance(self.layer.norm, nn.Identity):
-            self.first = copy.deepcopy(self.layer.linear)
+        """BatchNorm becomes a scale and a shift of what the linear layer says: folded into its weights, it would make a second copy of
+        them, and at batch 1 reading weights is what a layer costs."""
+        for owner, name in ((self, "first_norm"), (self.layer, "norm")):
+            if isinstance(norm := getattr(owner, name), nn.BatchNorm1d):
+                setattr(owner, name, Affine(norm))
+
+
+class Affine(nn.Module):
+    """BatchNorm of a model that no longer learns: x s + t."""
+
+    def __init__(self, norm: nn.BatchNorm1d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        self.scale = nn.Parameter(norm.weight * torch.rsqrt(norm.running_var + norm.eps), requires_grad=False)  # [width]
+        self.shift = nn.Parameter(norm.bias - norm.running_mean * self.scale, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[rows, width] -> the same."""
+        return x * self.scale + self.shift
 
 
 def cycle(tower: nn.Module, settings: Cas) -> int:

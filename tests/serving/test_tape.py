@@ -114,6 +114,31 @@ def test_a_layer_wider_than_a_line_and_several_rows():
     assert record(encode(three), samples, tolerance=1e-6) is not None
 
 
+def test_layers_of_any_size_whose_input_is_partly_or_wholly_zero():
+    """Zeros are passed over; outputs beside a whole line are written, and nothing behind them."""
+    for n, width, rows in ((1, 1, 1), (17, 40, 15), (300, 300, 1), (321, 33, 2), (700, 5, 3)):
+        layer = nn.Linear(width, n)
+        x = torch.relu(torch.randn(6, rows, width))
+        x[0] = 0
+        samples = {"x": x, "i": torch.zeros(6, dtype=torch.int32)}
+        assert record(encode(lambda x, i, layer=layer: layer(x).flatten(1)), samples, tolerance=2e-6) is not None
+
+
+def test_a_layer_used_twice_is_packed_once():
+    program, layer = Program(), nn.Linear(6, 5).requires_grad_(False)
+    assert program.packed(layer.weight, layer.bias) is program.packed(layer.weight, layer.bias)
+    assert program.packed(layer.weight, None) is not program.packed(layer.weight, layer.bias)
+
+
+def test_the_sigmoid_is_numpys():
+    x = torch.cat([torch.linspace(-120, 120, 4001), torch.tensor([0.0, 1e-30, -1e-30, 3e38, -3e38])])[None]
+    tape = record(encode(lambda x, i: torch.sigmoid(x)), {"x": x, "i": torch.zeros(1, dtype=torch.int32)})
+    assert tape is not None
+    with np.errstate(over="ignore"):
+        expected = 1 / (1 + np.exp(-x[0].double().numpy()))
+    np.testing.assert_allclose(tape({"x": x.numpy(), "i": np.zeros(1, np.int32)})[0], expected, rtol=3e-7, atol=1e-37)
+
+
 def test_a_row_that_no_table_has_is_an_error_and_no_foreign_memory():
     samples = {"x": torch.randn(2, 6), "i": torch.zeros(2, dtype=torch.int32)}
     tape = record(encode(lambda x, i: F.embedding(i, TABLE)), samples)
