@@ -58,14 +58,14 @@ class Replayed:
     cpu_seconds: float
 
 
-def replay(config: Config, *, resume: bool = False, overwrite: bool = False, sort: bool = True, window: int = WINDOW,
+def replay(config: Config, *, resume: bool = False, overwrite: bool = False, sort: bool = True, window: int | None = WINDOW,
            progress: Progress | None = None, preparing: Callable[[str, float], None] | None = None) -> Replayed:  # fmt: skip
     """Prepare the data and run the log through the model in `config.output`. Raises ConfigError, DataError and what `stream` raises.
 
     sort     a log whose time runs backwards is sorted; without it, refused
-    window   rows of a sliding window
+    window   rows of a sliding window; None: neither windows nor a picture of them
     """
-    if window < 2:
+    if window is not None and window < 2:
         raise ConfigError(f"window: must be at least 2 rows; got {window}")
     folder, progress = Path(config.output), progress or Quiet()
     resolved = config.model_copy(update={"data": resolve(config.data)})
@@ -107,14 +107,14 @@ def summary(runs: Sequence[Replayed]) -> dict[str, dict[str, dict[str, tuple[flo
 class _Watch:
     """Tells of every batch, and now and then of the last window."""
 
-    def __init__(self, progress: Progress, order: Order, positive: NDArray[np.bool_], size: int, window: int) -> None:
+    def __init__(self, progress: Progress, order: Order, positive: NDArray[np.bool_], size: int, window: int | None) -> None:
         self.progress, self.order, self.positive, self.size, self.window = progress, order, positive, size, window
         self.steps = len(order.ends(size))
 
     def __call__(self, state: State) -> None:
         done = state.rows
         self.progress.step(1, state.step, self.steps, self.size, state.loss)
-        if state.step % max(1, self.steps // SAY) == 0:
+        if self.window is not None and state.step % max(1, self.steps // SAY) == 0:
             part = slice(max(0, done - self.window), done)
             found = _metrics(state.logits[part, 0], self.positive[part], None)
             when = datetime.fromtimestamp(self.order.ts[done - 1] / 1000, UTC)
@@ -123,20 +123,20 @@ class _Watch:
 
 
 def _measured(folder: Path, config: Config, dataset: Dataset, order: Order, labels: NDArray[np.float32], groups: NDArray[np.int64],
-              state: State, window: int) -> Replayed:  # fmt: skip
+              state: State, window: int | None) -> Replayed:  # fmt: skip
     learned = [n for n in dataset.schema.objectives if n not in build.unlearned(config.objective, dataset.schema)]
     n, test = len(order.rows), order.test
     parts = {"prequential": (slice(test, n), state.logits[test:]), "frozen": (slice(test, n), state.frozen),
              "before": (slice(0, test), state.logits[:test])}  # fmt: skip
     metrics: dict[str, dict[str, Metrics]] = {}
     windows: dict[str, list[Metrics]] = {}
-    ends = np.unique(np.linspace(min(window, n), n, POINTS).astype(np.int64))
+    cuts = [] if window is None else [slice(max(0, int(end) - window), int(end))
+                                      for end in np.unique(np.linspace(min(window, n), n, POINTS).astype(np.int64))]  # fmt: skip
     for name in learned:
         t = dataset.schema.objectives.index(name)
         y = labels[:, t] > 0
         for protocol, (rows, logits) in parts.items():
             metrics.setdefault(protocol, {})[name] = _metrics(logits[:, t], y[rows], groups[rows])
-        cuts = [slice(max(0, int(end) - window), int(end)) for end in ends]
         windows[name] = [{"ts": int(order.ts[c.stop - 1]), "rows": c.stop - c.start, **_metrics(state.logits[c, t], y[c], groups[c])}
                          for c in cuts]  # fmt: skip
     return Replayed(folder, order, labels, groups, state.logits, state.frozen, metrics, windows, state.seconds, state.cpu_seconds)
@@ -170,7 +170,8 @@ def _write(replayed: Replayed, config: Config) -> None:
         "written": datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     write_text(folder / "replay.json", json.dumps(told, indent=1))
-    over_time(replayed.windows, folder / "replay.png", since=int(order.ts[order.test]), title=config.name)
+    if any(replayed.windows.values()):
+        over_time(replayed.windows, folder / "replay.png", since=int(order.ts[order.test]), title=config.name)
 
 
 def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:

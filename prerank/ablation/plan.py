@@ -26,6 +26,7 @@ from prerank.leaderboard.board import Entry, Row, settings
 
 PLAIN, CONTROL, RANKER = "plain", "count and age", "ranking model"
 MODULES = ("cas", "cts", "cms")
+UNREAD = {"name": "mlp", "hidden": [1], "norm": False}  # the control's ranking model: nothing reads its vectors
 Protocol = Literal["prequential", "frozen"]
 PROTOCOLS: tuple[Protocol, ...] = ("prequential", "frozen")
 
@@ -119,6 +120,8 @@ def _variants(synergy: Mapping[str, dict[str, Any]], more: Mapping[str, Any]) ->
             yield "+".join(subset), {"synergy": {name: synergy[name] for name in subset}}
     if "cts" in names or "cms" in names:
         told = {name: {**synergy[name], **({} if name == "cas" else {"inputs": "count_age"})} for name in names}
+        if "ranker" in told.get("cms", {}):
+            told["cms"]["ranker"] = UNREAD
         yield CONTROL, {"synergy": told}
     for label, given in more.items():
         yield label, {"synergy": given}

@@ -24,7 +24,7 @@ def work(config: Config, events: Events, noise: float) -> State:
     """Replay, or go on; measure; write the state. Raises what is not the model's fault."""
     folder = Path(config.output)
     try:
-        replayed = worker.patiently(lambda: replay(config, resume=True, progress=events), folder, events)
+        replayed = worker.patiently(lambda: replay(config, resume=True, window=None, progress=events), folder, events)
     except DivergedError as error:
         state = State("diverged", str(error).splitlines()[0])
     else:
