@@ -82,6 +82,11 @@ def open_ensemble(folder: str | Path) -> tuple[Ensemble, Dataset]:
     return Ensemble([run.model for run in runs], weights).eval(), runs[0].dataset
 
 
+def members(folder: str | Path) -> list[Path]:
+    """The run folders of an ensemble. Raises ConfigError."""
+    return [Path(member["run"]) for member in _record(Path(folder))["members"]]
+
+
 def _check(runs: Sequence[Run], folder: Path, overwrite: bool) -> None:
     if len(runs) < 2:
         raise ConfigError(f"ensemble: needs at least two runs; got {len(runs)}")

@@ -82,18 +82,22 @@ class Known:
         return self.rows[start + random.integers(0, self.start[users + 1] - start)]
 
 
-def retrieve(run: Run, out: str | Path, *, count: int, by: By = "user", remove: Remove = "all", objective: int = 0,
+def retrieve(run: Run, out: str | Path, *, count: int, drawn: int = 0, by: By = "user", remove: Remove = "all", objective: int = 0,
              progress: Callable[[int, int], None] = lambda done, total: None) -> Made:  # fmt: skip
     """Write the best `count` items of every user (or request) that it does not know: user, item, stage (recall), retrieval_score.
 
     The columns are named as the log's. By request the columns of request and time come with it, and the request's context
     (its first row's) is in the user's vector; by user there is no context, as when serving a request that gives none, and a
     candidate's time, where the log has times, is that of one of the user's impressions, by lot: a split by time deals both alike.
+    `drawn` more items a list are drawn from all that are left, each as likely as any other (stage random, no retrieval_score): what a
+    ranking model is to be asked about beside the candidates.
     Raises ConfigError for a model that is not decoupled, OSError.
     """
     path, dataset, data = Path(out), run.dataset, run.config.data
     if count < 1:
         raise ConfigError(f"count: must be at least 1; got {count}")
+    if drawn < 0:
+        raise ConfigError(f"random: must be at least 0; got {drawn}")
     if by == "request" and dataset.request is None:
         raise ConfigError("candidates: by request needs data.request, the column that names it")
     items = _items(run)
@@ -113,6 +117,7 @@ def retrieve(run: Run, out: str | Path, *, count: int, by: By = "user", remove: 
             for part in _lists(run, by, data):
                 found: list[Ints] = []
                 scores: list[NDArray[np.float32]] = []
+                stages: list[str] = []
                 for user, flat, bias in zip(part.users, part.flat, part.bias, strict=True):
                     logits = items.score(flat, bias, everything)[:, objective]  # [N]
                     logits[train[user]] = np.nan
@@ -120,18 +125,21 @@ def retrieve(run: Run, out: str | Path, *, count: int, by: By = "user", remove: 
                         hits[user] = float(np.isin(liked[user], top_k(logits, min(count, len(items)))).mean())
                     logits[removed[user]] = np.nan
                     best = top_k(logits, min(count, len(items)))
-                    found.append(best)
-                    scores.append(logits[best])
+                    more = _drawn(logits, best, drawn, random)
+                    short += len(best) < count
+                    found.append(np.concatenate([best, more]))
+                    scores.append(np.concatenate([logits[best], np.full(len(more), np.nan, np.float32)]))
+                    stages += [Stage.RECALL.name.lower()] * len(best) + [Stage.RANDOM.name.lower()] * len(more)
                 lengths = np.array([len(f) for f in found])
                 frame = part.frame(np.repeat(np.arange(len(found)), lengths))
                 if moments is not None:
                     frame = frame.with_columns(moments.gather(known.draw(np.repeat(part.users, lengths), random)).alias(moments.name))
                 frame = frame.with_columns(
                     dataset.item_ids.gather(np.concatenate(found)).alias(data.item_id),
-                    pl.Series(stage, [Stage.RECALL.name.lower()] * int(lengths.sum()), dtype=pl.String),
-                    pl.Series(SCORE, np.concatenate(scores)),
+                    pl.Series(stage, stages, dtype=pl.String),
+                    pl.Series(SCORE, np.concatenate(scores), nan_to_null=True),
                 )
-                lists, rows, short = lists + len(found), rows + len(frame), short + int((lengths < count).sum())
+                lists, rows = lists + len(found), rows + len(frame)
                 arrow = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
                 writer = writer or pq.ParquetWriter(temporary, arrow.schema, compression="zstd")
                 writer.write_table(arrow)
@@ -142,6 +150,12 @@ def retrieve(run: Run, out: str | Path, *, count: int, by: By = "user", remove: 
     finally:
         temporary.unlink(missing_ok=True)
     return Made(path, lists, rows, short, float(np.mean(list(hits.values()))) if hits else float("nan"), len(hits))
+
+
+def _drawn(logits: NDArray[np.float32], best: Ints, count: int, random: np.random.Generator) -> Ints:
+    """Up to `count` of the items that are neither known (NaN) nor among the best.  # [n]"""
+    free = np.setdiff1d(np.flatnonzero(~np.isnan(logits)), best) if count else best[:0]
+    return random.choice(free, min(count, len(free)), replace=False) if len(free) else free
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,3 +175,23 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert "model 'lr' cannot retrieve" in f"{refused.exception} {refused.output}"
     assert not (tmp_path / "lr").exists()  # before it is trained
     assert "Examples" in CliRunner().invoke(app, ["candidates", "--help"]).output
+
+
+def test_drawn_items_stand_beside_the_best(folder: Path, run: Run, tmp_path: Path) -> None:
+    alone, both = (retrieve(run, tmp_path / f"{n}.parquet", count=6, drawn=n) for n in (0, 7))
+    frame, d = pl.read_parquet(both.out), run.dataset
+    recalled = frame.filter(pl.col("stage") == "recall")
+    assert recalled.drop("ts").equals(pl.read_parquet(alone.out).drop("ts"))
+    drawn = frame.filter(pl.col("stage") == "random")
+    assert drawn["retrieval_score"].null_count() == len(drawn) == 7 * len(d.user_ids)
+    assert not frame.select("user", "item").is_duplicated().any()
+    users, items = ({v: k for k, v in enumerate(ids)} for ids in (d.user_ids, d.item_ids))
+    pairs = {(users[u], items[i]) for u, i in frame.select("user", "item").iter_rows()}
+    assert not pairs & _shown(d, ("train", "validation", "test"))
+    with pytest.raises(ConfigError, match="random: must be at least 0; got -1"):
+        retrieve(run, tmp_path / "e.parquet", count=6, drawn=-1)
+
+
+def test_drawn_items_are_no_more_than_are_left(run: Run, tmp_path: Path) -> None:
+    made, d = retrieve(run, tmp_path / "c.parquet", count=6, drawn=1000), run.dataset
+    assert made.rows == len(d.user_ids) * len(d.item_ids) - len(_shown(d, ("train", "validation", "test")))

@@ -17,6 +17,7 @@ def candidates(
         "candidates.parquet"
     ),
     count: Annotated[int, typer.Option(min=1, help="candidates of a user or request")] = 100,
+    random: Annotated[int, typer.Option(min=0, help="beside them so many drawn items, of stage random")] = 0,
     by: Annotated[
         Literal["user", "request"], typer.Option(help="user: a list a user; request: a list a request, with its context and time")
     ] = "user",
@@ -69,7 +70,7 @@ def candidates(
             if not quiet:
                 status.update(f"retrieving: {done:,} of {total:,}")
 
-        made = retrieve(opened, out, count=count, by=by, remove=remove, progress=progress)
+        made = retrieve(opened, out, count=count, drawn=random, by=by, remove=remove, progress=progress)
     fewer = f", {made.short:,} of them with fewer than {count}" if made.short else ""
     typer.echo(f"{made.out}: {made.rows:,} candidates of {made.lists:,} {by}s{fewer}")
     if made.measured:

@@ -28,6 +28,7 @@ def consistency(
     logits: Annotated[str, typer.Option("--logits", help="which scores are logits: none, score, ranking, both")] = "none",
     split: Annotated[str, typer.Option("--split", help="with --run: test, validation or train")] = "test",
     label: Annotated[str | None, typer.Option("--label", help="with --run: whose logits are compared; default: the first label")] = None,
+    requests: Annotated[int | None, typer.Option("--requests", min=1, help="with --run: so many requests, by lot; default: all")] = None,
     at: Annotated[list[int] | None, typer.Option("--at", help="a K; may stand several times. Default: 10 and 100")] = None,
     keep: Annotated[int | None, typer.Option("--keep", help="candidates that the pre-ranker keeps; default: the largest K")] = None,
     show: Annotated[int | None, typer.Option("--show", help="candidates that the ranking model shows; default: the smallest K")] = None,
@@ -75,7 +76,7 @@ def consistency(
     settings = Settings(tuple(at or (10, 100)), keep, show, rbo_p, resamples, level, seed)
     bounds = load(thresholds) if thresholds else None
     if scored is not None:
-        _only(split=split != "test", label=label)
+        _only(split=split != "test", label=label, requests=requests)
         if against == score:
             raise ConfigError(f"--against: is --score itself, '{score}'")
         columns = Columns(request, score, ranking or "teacher_score", against, item, stage, bid, truth, user_events, item_events)
@@ -86,7 +87,8 @@ def consistency(
         assert run is not None
         _only(score=score != "score", request=request != "request_id", item=item, stage=stage, bid=bid, user_events=user_events,
               item_events=item_events)  # fmt: skip
-        given = score_runs(run, ranking, against, split=split, label=label, truth=truth, teacher_is_logit=kind in ("ranking", "both"))
+        given = score_runs(run, ranking, against, split=split, label=label, truth=truth, teacher_is_logit=kind in ("ranking", "both"),
+                           requests=requests, seed=seed)  # fmt: skip
     record = report(given, settings)
     if bounds is not None:
         record["thresholds"] = check(bounds, record, str(thresholds))
@@ -116,6 +118,6 @@ def _only(**given: object) -> None:
 
     for name, value in given.items():
         if value:
-            of_runs = name in ("split", "label")
+            of_runs = name in ("split", "label", "requests")
             what = "belongs to runs (--run), not to a file" if of_runs else "belongs to a file; a run's data says it itself"
             raise ConfigError(f"--{name.replace('_', '-')}: {what}")

@@ -51,12 +51,15 @@ def score_runs(
     label: str | None = None,
     truth: str | None = None,
     teacher_is_logit: bool = False,
+    requests: int | None = None,
+    seed: int = 0,
 ) -> Scored:
     """Candidates of a split, scored and cleaned. Raises ConfigError, and DataError as `clean` does.
 
     ranking   folder of a run or an ensemble; None: the log's own teacher (data.teacher)
     label     whose logits are compared, where a model has it, else its first; default: the first
     truth     a label as what a candidate is worth; what was not shown is worth 0
+    requests  so many of the split's requests, by lot of `seed`; None: all of them
     """
     if split not in ("train", "validation", "test"):
         raise ConfigError(f"--split: unknown split '{split}'{nearest(split, ('train', 'validation', 'test'))}")
@@ -74,7 +77,12 @@ def score_runs(
         models["against"] = _open(Path(against), label)
     for other in models.values():
         _check_reads(other, models["s"])
-    columns, said = _score(opened, models, split, data.schema.objectives.index(truth) if truth else None)
+    loader, said = _loader(opened, split)
+    if requests is not None and requests < len(loader.sampler.kept):
+        said.append(f"{requests:,} of {len(loader.sampler.kept):,} requests, by lot")
+        loader.sampler.kept = np.sort(np.random.default_rng(seed).choice(loader.sampler.kept, requests, replace=False))
+    columns, more = _score(opened, models, loader, data.schema.objectives.index(truth) if truth else None)
+    said += more
     t = columns["t"] if ranking is not None else columns["teacher"]
     scored = Scored(
         request=columns["request"].astype(np.int64), s=columns["s"], t=t, against=columns.get("against"),
@@ -117,10 +125,9 @@ def _check_reads(other: _Model, own: _Model) -> None:
                               "train both on the same data, or compare their scores in a file")  # fmt: skip
 
 
-def _score(opened: Run, models: Mapping[str, _Model], split: str, truth: int | None) -> tuple[dict[str, NDArray], list[str]]:
+def _score(opened: Run, models: Mapping[str, _Model], loader: ListLoader, truth: int | None) -> tuple[dict[str, NDArray], list[str]]:
     """Columns [n] of all candidates, and what is to be said of them."""
-    data = opened.dataset
-    loader, said = _loader(opened, split)
+    data, said = opened.dataset, list[str]()
     device = device_of(opened.config.training)
     parts: list[dict[str, NDArray]] = []
     for one in models.values():

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from prerank.cli import app
 from prerank.cli.pairs import Pairs
+from prerank.ensembles import ensemble
 from prerank.metrics import sigmoid
 from prerank.run import open_run
 
@@ -169,3 +170,20 @@ def test_no_rows_give_no_rows(trained, tmp_path):
     assert predict(trained, tmp_path / "in.parquet", tmp_path / "out.parquet").exit_code == 0
     written = pq.read_schema(tmp_path / "out.parquet")
     assert written.names == ["user_id", "item_id", "p_click", "p_like"]
+
+
+def test_an_ensemble_scores_what_its_members_say_together(trained, tmp_path):
+    folder, log = trained
+    other = yaml.safe_load((folder / "c.yaml").read_text()) | {"model": {"name": "mf", "width": 4}, "output": str(folder / "other")}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    assert run(app, ["train", "--config", str(tmp_path / "other.yaml"), "--quiet", "--overwrite"]).exit_code == 0
+    made = ensemble([open_run(folder / "run"), open_run(folder / "other")], tmp_path / "both", resamples=0)
+    files = [str(folder / "log.parquet"), str(tmp_path / "out.parquet")]
+    out = run(app, ["predict", str(tmp_path / "both"), *files, "--prefix", "teacher_score_"])
+    assert out.exit_code == 0, out.output
+    scored = pl.read_parquet(tmp_path / "out.parquet")
+    assert scored.columns == [*log.columns, "teacher_score_click", "teacher_score_like"]
+    runs = [open_run(folder / name) for name in ("run", "other")]
+    logits = [one.logits("test")[0][:, 1] for one in runs]
+    expected = sigmoid(sum(w * z for w, z in zip(made.weights["like"], logits, strict=True)))
+    np.testing.assert_allclose(scored["teacher_score_like"].to_numpy()[runs[0].dataset.rows("test")], expected, atol=1e-5)

@@ -112,3 +112,14 @@ def test_a_log_without_a_teacher_needs_a_ranking_model(runs: Path) -> None:
     trained(runs, "plain", **{"data.teacher": None})
     with pytest.raises(ConfigError, match=r"its data has no teacher; name the column in data.teacher, or give --ranking"):
         score_runs(runs / "plain")
+
+
+def test_some_requests_by_lot(runs: Path, scored) -> None:
+    some = [score_runs(runs / "mf", requests=7, seed=seed) for seed in (0, 0, 1)]
+    whole = score_runs(runs / "mf")
+    assert [one.requests for one in some] == [7, 7, 7]
+    assert np.array_equal(some[0].s, some[1].s)
+    assert not np.array_equal(some[0].request, some[2].request)
+    assert f"7 of {whole.requests} requests, by lot" in some[0].said
+    assert set(some[0].s) <= set(whole.s)  # the same candidates with the same scores
+    assert score_runs(runs / "mf", requests=10**6).requests == whole.requests
