@@ -82,6 +82,21 @@ def _smallest(schema: Schema) -> dict[str, int]:
     return {schema.vocabulary_of(f): FIRST + 1 for f in schema.features}
 
 
+def beside(cms: Cms, schema: Schema, sizes: Mapping[str, int]) -> Ranker:
+    """The ranking model that CMS learns from, with fresh weights; it may read more than the towers do. Raises ConfigError."""
+    assert cms.ranker is not None, "CMS by column"
+    if cms.ranker.name not in RANKERS:
+        raise ConfigError(f"synergy.cms: unknown ranker '{cms.ranker.name}'{nearest(cms.ranker.name, RANKERS)}")
+    own = [f.name for f in schema.features if not f.field]
+    for name in cms.reads:
+        if name not in own:
+            raise ConfigError(f"synergy.cms.reads: '{name}' must be a feature with field false{nearest(name, own)}")
+    features = tuple(f.model_copy(update={"field": f.field or f.name in cms.reads}) for f in schema.features)
+    made = model(cms.ranker, schema.model_copy(update={"features": features}), sizes)
+    assert isinstance(made, Ranker)
+    return made
+
+
 def _hidden_width(cms: Cms, schema: Schema) -> int:
     """K of the vectors that CMS will be given. Raises ConfigError."""
     if cms.column is not None:
@@ -91,9 +106,7 @@ def _hidden_width(cms: Cms, schema: Schema) -> int:
                               f"{nearest(cms.column, held) if held else '; there is none'}")  # fmt: skip
         return schema[cms.column].dim or 0
     assert cms.ranker is not None
-    if cms.ranker.name not in RANKERS:
-        raise ConfigError(f"synergy.cms: unknown ranker '{cms.ranker.name}'{nearest(cms.ranker.name, RANKERS)}")
-    ranker = model(cms.ranker, schema, _smallest(schema)).eval()
+    ranker = beside(cms, schema, _smallest(schema)).eval()
     columns = [{f.name: torch.zeros(1, *((f.max_length,) if f.many else (f.dim,) if f.dim else ()),
                                     dtype=torch.int32 if f.embedded else torch.float32) for f in schema.on(side)}
                for side in ("user", "item")]  # fmt: skip

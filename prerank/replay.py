@@ -81,7 +81,7 @@ def replay(config: Config, *, resume: bool = False, overwrite: bool = False, sor
         torch.manual_seed(config.training.seed)
         model = build.model(config.model, dataset.schema, dataset.sizes, config.synergy)
         cms = config.synergy.cms if config.synergy else None
-        ranker = build.model(cms.ranker, dataset.schema, dataset.sizes) if cms and cms.ranker else None
+        ranker = build.beside(cms, dataset.schema, dataset.sizes) if cms and cms.ranker else None
         objective = build.objective(config.objective, dataset.schema, dataset.counts)
         write_text(folder / "config.yaml", dump(config))
         labels = np.asarray(dataset.labels[order.rows])

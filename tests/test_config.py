@@ -6,7 +6,7 @@ import pytest
 
 from prerank.config import Config, ConfigError, dump, load, parse
 
-ABOUT_RUNS = ("leaderboards", "tune")  # files of other kinds, that name these
+ABOUT_RUNS = ("leaderboards", "ablations", "tune")  # files of other kinds, that name these
 CONFIGS = sorted(p for p in (Path(__file__).parent.parent / "configs").rglob("*.yaml") if p.parent.name not in ABOUT_RUNS)
 
 

@@ -15,6 +15,7 @@ from prerank.config import ConfigError, checked
 from prerank.config.run import Config
 from prerank.replay import Replayed, replay
 from prerank.run import open_run
+from prerank.schema import Feature
 from prerank.training import Interrupted
 from prerank.training.online import _Stream
 
@@ -141,6 +142,20 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: 
     np.testing.assert_array_equal(whole.frozen, again.frozen)
 
 
+def test_the_ranking_model_may_know_what_the_towers_do_not(tmp_path: Path) -> None:
+    """A column that tells the answer, for the ranking model alone: with it the means that are cached are the users' own."""
+    log(tmp_path)
+    frame = pl.read_parquet(tmp_path / "log.parquet")
+    frame.with_columns(hint=pl.col("y").mean().over("user")).write_parquet(tmp_path / "log.parquet")
+    found = []
+    for reads in ((), ("hint",)):
+        config = settings(tmp_path, {"cms": {"mode": "mean", "ranker": DCNV2, "reads": reads}})
+        hint = Feature(name="hint", side="context", kind="numeric", field=False)
+        data = config.data.model_copy(update={"features": (*config.data.features, hint)})
+        found.append(replay(config.model_copy(update={"data": data}), overwrite=True))
+    assert found[1].metrics["prequential"]["y"]["auc"] > found[0].metrics["prequential"]["y"]["auc"] + 0.01
+
+
 @pytest.mark.parametrize(
     ("ranker", "message"),
     [
@@ -154,4 +169,19 @@ def test_what_cannot_be_shared_is_refused(tmp_path: Path, ranker: Any, message: 
     log(tmp_path)
     with pytest.raises(ConfigError) as error:
         replay(settings(tmp_path, {"cms": {"ranker": ranker}}))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cms", "message"),
+    [
+        ({"ranker": DCNV2, "reads": ["hnt"]}, "synergy.cms.reads: 'hnt' must be a feature with field false"),
+        ({"ranker": DCNV2, "reads": ["user"]}, "synergy.cms.reads: 'user' must be a feature with field false"),
+        ({"column": "h", "reads": ["user"]}, "reads: belongs to ranker; vectors of a column were made elsewhere"),
+    ],
+)
+def test_what_a_ranking_model_cannot_read_is_refused(tmp_path: Path, cms: Any, message: str) -> None:
+    log(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        replay(settings(tmp_path, {"cms": cms}))
     assert message in str(error.value)

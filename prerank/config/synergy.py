@@ -56,6 +56,7 @@ class Cms(Cache):
 
     ranker: Model | None = Field(None, description="a ranking model that is trained in step with the stream (`prerank replay`)")
     column: str | None = Field(None, description="a feature that holds them: kind vector, side context, field false")
+    reads: tuple[str, ...] = Field((), description="features with field false that the ranking model alone reads")
 
     @field_validator("ranker", mode="before")
     @classmethod
@@ -67,6 +68,8 @@ class Cms(Cache):
         given = [n for n in ("ranker", "column") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"needs exactly one of ranker, column: where hidden vectors come from; got {', '.join(given) or 'none'}")
+        if self.reads and self.ranker is None:
+            raise ValueError("reads: belongs to ranker; vectors of a column were made elsewhere")
         return self
 
 
