@@ -1,10 +1,10 @@
 """The command line: `prerank VERB ...`, one file a verb.
 
     data  init  validate  train  replay  ablate  tune  eval  consistency  teach  candidates  ensemble  prune  leaderboard
-    export  predict  serve  events  score  demo
+    export  predict  serve  events  abtest  score  demo
 
-Exit status: 0 done; 1 a threshold does not hold (`consistency`, one line "broken: ..." for each), or a bug of ours (a traceback);
-2 something to mend in what was given; 130 interrupted.
+Exit status: 0 done; 1 a threshold does not hold (`consistency`; `abtest`'s sample ratio; one line "broken: ..." for each), or a bug of ours
+(a traceback); 2 something to mend in what was given; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ VERBS: dict[str, Verb] = {
     "predict": Verb("Score a Parquet file to a Parquet file, in bounded memory."),
     "serve": Verb("Answer scoring requests over HTTP."),
     "events": Verb("Event logs: fill one from Parquet, look into one, make training rows of one."),
+    "abtest": Verb("Compare the arms of an A/B test: rates, values, latency, with intervals over users."),
     "score": Verb("Score users against candidates from the command line."),
 }
 

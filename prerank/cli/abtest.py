@@ -1,0 +1,88 @@
+"""`prerank abtest`: what each arm of an experiment did, and whether the difference is more than chance."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SUSPECT = 1  # exit status: users were not dealt as configured
+
+
+def abtest(
+    rows: Annotated[Path, typer.Argument(help="Parquet or CSV file of impressions, one a row")],
+    control: Annotated[str, typer.Option(help="arm that the others are compared with")],
+    rate: Annotated[list[str] | None, typer.Option(help="column of 0 and 1; again for more: --rate click --rate purchase")] = None,
+    value: Annotated[list[str] | None, typer.Option(help="column of amounts, told per 1,000 rows as eCPM is; again for more")] = None,
+    arm: Annotated[str, typer.Option(help="column of the arm")] = "arm",
+    user: Annotated[str, typer.Option(help="column of the user, the unit that was dealt to an arm")] = "user_id",
+    latency: Annotated[str | None, typer.Option(help="column of the request's milliseconds")] = None,
+    request: Annotated[str | None, typer.Option(help="column of the request: its latency counts once")] = None,
+    time: Annotated[str | None, typer.Option(help="column of the time, ms or a date: adds the picture over time")] = None,
+    experiment: Annotated[str | None, typer.Option(help="only rows of this experiment")] = None,
+    experiment_column: Annotated[str, typer.Option(help="column of the experiment's name")] = "experiment",
+    share: Annotated[
+        list[str] | None, typer.Option(help="users an arm should get: --share control=0.9 --share new=0.1; default: equal")
+    ] = None,
+    level: Annotated[float, typer.Option(min=0.5, max=0.9999, help="of the intervals")] = 0.95,
+    out: Annotated[Path | None, typer.Option(help="folder for abtest.json, .md, .html")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+) -> None:
+    """Compare the arms of an A/B test: rates, values and latency, with intervals over users, p-values and a sample-ratio check.
+
+    Exit status 1 when users were not dealt to the arms as configured.
+
+    Examples:
+
+        prerank abtest rows.parquet --control backbone --rate click --value revenue --out report
+
+        prerank abtest rows.parquet --control backbone --rate click --time ts --latency milliseconds --request request_id
+
+        prerank abtest rows.parquet --control old --share old=0.9 --share new=0.1 --rate click --json
+    """
+    import json
+
+    from rich.console import Console
+
+    from prerank.cli.verbs import complain
+    from prerank.config import ConfigError
+    from prerank.experiments import Columns, Settings, compare, read
+    from prerank.experiments.page import tables, verdict, write
+
+    if not rate and not value:
+        raise ConfigError("abtest: give at least one --rate or --value to compare")
+    columns = Columns(arm, user, tuple(rate or ()), tuple(value or ()), latency, request, time,
+                      experiment_column if experiment else None, experiment)  # fmt: skip
+    record = compare(read(rows, columns), Settings(control, _shares(share or []), level))
+    written = write(record, out) if out else []
+    if json_:
+        typer.echo(json.dumps(record))
+    else:
+        console = Console() if sys.stdout.isatty() else Console(width=160)
+        typer.echo(verdict(record))
+        for table in tables(record):
+            console.print(table.rich())
+    for line in record["said"]:
+        complain(line, level="note")
+    if written and not json_:
+        typer.echo(f"written: {', '.join(map(str, written))}")
+    if record["sample_ratio"]["suspect"]:
+        complain(verdict(record), level="broken")
+        raise typer.Exit(SUSPECT)
+
+
+def _shares(given: list[str]) -> dict[str, float]:
+    from prerank.config import ConfigError
+
+    found = {}
+    for one in given:
+        name, _, number = one.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            found[name] = -1.0
+        if not name or not found[name] > 0:
+            raise ConfigError(f"--share: must be ARM=NUMBER above 0; got '{one}'")
+    return found
