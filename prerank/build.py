@@ -111,7 +111,7 @@ def _hidden_width(cms: Cms, schema: Schema) -> int:
                                     dtype=torch.int32 if f.embedded else torch.float32) for f in schema.on(side)}
                for side in ("user", "item")]  # fmt: skip
     with torch.no_grad():
-        _, hidden = ranker.pairs(columns[0], columns[1], torch.zeros(1).long(), torch.zeros(1).long())  # type: ignore[operator]
+        _, hidden = ranker.pairs(columns[0], columns[1], torch.zeros(1).long(), torch.zeros(1).long())
     if hidden is None:
         raise ConfigError(f"synergy.cms: ranker '{cms.ranker.name}' has no hidden layer whose vectors could be shared")
     return int(hidden.shape[1])
