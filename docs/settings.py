@@ -24,7 +24,7 @@ from prerank.tuning import Latency, Range, Tune
 
 MODELS: dict[str, type[BaseModel]] = {
     "run": config.Config, "data": config.Data, "feature": Feature, "label": config.Label, "split": config.Split, "derive": config.Derived,
-    "asof": config.AsOf,
+    "asof": config.AsOf, "growth": config.Growth,
     "stage": config.StageColumn, "teacher": config.Teacher, "ecpm": config.Ecpm, "lists": config.Lists, "take": config.Take,
     "evaluation": config.Evaluation,
     "cas": config.Cas, "cts": config.Cts, "cms": config.Cms,

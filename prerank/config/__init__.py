@@ -9,6 +9,7 @@ from prerank.config.asof import AsOf, milliseconds
 from prerank.config.data import Data, Derived, Label, Split
 from prerank.config.errors import ConfigError, nearest
 from prerank.config.file import checked, dump, load, override, parse, put, read
+from prerank.config.growth import Growth
 from prerank.config.model import Model
 from prerank.config.run import Config, Optimizer, ParameterGroup, TermConfig, Training
 from prerank.config.stages import Ecpm, Evaluation, Lists, StageColumn, Take, Teacher, monitored
@@ -25,6 +26,7 @@ __all__ = [
     "Derived",
     "Ecpm",
     "Evaluation",
+    "Growth",
     "Label",
     "Lists",
     "Model",

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from prerank.config.asof import AsOf, Duration
 from prerank.config.errors import ConfigError, sentence
+from prerank.config.growth import Growth
 from prerank.config.stages import Ecpm, StageColumn, Teacher, unset
 from prerank.config.strict import Strict
 from prerank.schema import Feature, Schema
@@ -123,6 +124,8 @@ class Data(Strict):
     asof: tuple[AsOf, ...] = Field((), exclude_if=unset, description="running statistics, as of each row's time")
     label_delay: Duration | None = Field(None, exclude_if=unset, description="labels are known so long after the event: 30m")
     features: tuple[Feature, ...] = ()
+    growth: dict[str, Growth] = Field(default_factory=dict, exclude_if=lambda given: not given,
+                                      description="vocabularies that go on growing online: feature -> how")  # fmt: skip
     width: int = Field(32, ge=1, description="field width D")
     deduplicate: bool = Field(False, description="exact duplicate rows of the log are dropped")
     cache: str | None = Field(None, description="folder of encoded columns; default: the user's cache folder")

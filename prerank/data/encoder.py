@@ -25,11 +25,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from prerank.data.errors import DataError
+from prerank.data.growing import GrowingVocabulary
 from prerank.data.values import Place, Values, as_lists, as_type, flatten, numbers, row, sane, series
 from prerank.data.vocabulary import Vocabulary
 from prerank.schema import FIRST, MISSING
 
 Column = NDArray[Any]  # int32 or float32, one row per row
+AnyVocabulary = Vocabulary | GrowingVocabulary
 
 
 class Encoder(Protocol):
@@ -51,7 +53,7 @@ class Categorical:
 
     kind: ClassVar[str] = "categorical"
 
-    def __init__(self, name: str, vocabulary: Vocabulary) -> None:
+    def __init__(self, name: str, vocabulary: AnyVocabulary) -> None:
         self.name, self.vocabulary = name, vocabulary
 
     @property
@@ -74,7 +76,7 @@ class Many:
 
     kind: ClassVar[str] = "many"
 
-    def __init__(self, name: str, vocabulary: Vocabulary, max_length: int, keep: Literal["first", "last"], separator: str = "|") -> None:
+    def __init__(self, name: str, vocabulary: AnyVocabulary, max_length: int, keep: Literal["first", "last"], separator: str = "|") -> None:
         self.name, self.vocabulary = name, vocabulary
         self.max_length, self.keep, self.separator = max_length, keep, separator
 
@@ -188,9 +190,9 @@ def save(encoders: Mapping[str, Encoder], folder: Path) -> None:
     for name, encoder in encoders.items():
         state: dict[str, Any] = {"kind": encoder.kind}
         for key, value in vars(encoder).items():
-            if isinstance(value, Vocabulary):
+            if isinstance(value, AnyVocabulary):
                 if id(value) not in files:
-                    files[id(value)] = f"{quote(name, safe='')}.parquet"
+                    files[id(value)] = f"{quote(name, safe='')}{value.suffix}"
                     value.save(folder / files[id(value)])
                 state[key] = files[id(value)]
             else:
@@ -204,7 +206,7 @@ def load(folder: Path) -> dict[str, Encoder]:
     try:
         described = json.loads((folder / "encoders.json").read_text())
         files = {s["vocabulary"] for s in described.values() if "vocabulary" in s}
-        vocabularies = {f: Vocabulary.load(folder / f) for f in sorted(files)}
+        vocabularies = {f: _vocabulary(folder / f) for f in sorted(files)}
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise DataError(f"encoders '{folder}': cannot be read: {str(error).splitlines()[0]}") from None
     encoders = {}
@@ -218,13 +220,17 @@ def load(folder: Path) -> dict[str, Encoder]:
     return encoders
 
 
+def _vocabulary(path: Path) -> AnyVocabulary:
+    return GrowingVocabulary.load(path) if path.name.endswith(GrowingVocabulary.suffix) else Vocabulary.load(path)
+
+
 def digest(encoders: Mapping[str, Encoder]) -> str:
     """16 hex digits that change with anything a weight's meaning depends on: vocabularies and their order, bins, means."""
     found = hashlib.sha256()
     for name, encoder in encoders.items():
         found.update(f"\n{name} {encoder.kind}".encode())
         for key, value in vars(encoder).items():
-            if isinstance(value, Vocabulary):
+            if isinstance(value, AnyVocabulary):
                 numbers_ = value.values.dtype.is_numeric()
                 value = value.values.to_numpy().tobytes() if numbers_ else "\0".join(value.values.to_list()).encode()
             found.update(f" {key} ".encode())

@@ -125,7 +125,8 @@ class Fitted:
 def fit(walk: Walk, tick: Tick) -> Fitted:
     """Raises DataError for ids or labels that are missing, constant labels, or no row to train on."""
     sources = walk.sources
-    fitters = {f.name: fitter for f in sources.schema.features if (fitter := fitting.fitter(f, walk.dtype(f), walk.as_is(f)))}
+    fitters = {f.name: fitter for f in sources.schema.features
+               if (fitter := fitting.fitter(f, walk.dtype(f), walk.as_is(f), sources.data.growth.get(f.name)))}  # fmt: skip
     sides: tuple[Entity, Entity] = ("user", "item")
     seen = {s: Counts(sources.id_type(s)) for s in sides}
     train_seen = {s: Counts(sources.id_type(s)) for s in sides}

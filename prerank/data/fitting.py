@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from prerank.data.encoder import Bins, Categorical, Encoder, Many, Standardise, Vector
+from prerank.config import Growth
+from prerank.data.encoder import AnyVocabulary, Bins, Categorical, Encoder, Many, Standardise, Vector
+from prerank.data.growing import GrowingVocabulary
 from prerank.data.statistics import Counts, Moments, Sample
 from prerank.data.values import Place, Values, as_type, flatten, numbers, row, series, value_type
 from prerank.data.vocabulary import Vocabulary
@@ -26,10 +28,13 @@ class Fitter(Protocol):
 
 
 class VocabularyFitter:
-    """Counts values (of lists: those that the encoder would keep)."""
+    """Counts values (of lists: those that the encoder would keep).
 
-    def __init__(self, feature: Feature, dtype: pl.DataType) -> None:
-        self.feature, self.counts = feature, Counts(dtype)
+    growth   how the vocabulary goes on online; None: it stays as it is fitted
+    """
+
+    def __init__(self, feature: Feature, dtype: pl.DataType, growth: Growth | None = None) -> None:
+        self.feature, self.counts, self.growth = feature, Counts(dtype), growth
 
     def update(self, values: pl.Series, keys: NDArray[np.int64], weights: Weights = None, place: Place = row) -> None:
         f = self.feature
@@ -44,7 +49,9 @@ class VocabularyFitter:
         self.counts.update(as_type(series(flat, what), self.counts.dtype, what, place), weights)
 
     def get(self) -> Encoder:
-        return with_vocabulary(self.feature, Vocabulary.fit(self.counts.get(), self.feature.min_count))
+        fitted = Vocabulary.fit(self.counts.get(), self.feature.min_count)
+        grows = None if self.growth is None else GrowingVocabulary(fitted.values, self.growth, self.feature.name)
+        return with_vocabulary(self.feature, grows or fitted)
 
 
 class BinsFitter:
@@ -86,10 +93,10 @@ class AsIs:
         return Standardise(self.feature.name, 0.0, 1.0)
 
 
-def fitter(feature: Feature, dtype: pl.DataType, as_is: bool = False) -> Fitter | None:
+def fitter(feature: Feature, dtype: pl.DataType, as_is: bool = False, growth: Growth | None = None) -> Fitter | None:
     """None when nothing is to be fitted: vectors, and features that share another's vocabulary.
 
-    dtype   of the feature's column;   as_is   a number that is not to be standardised
+    dtype   of the feature's column;   as_is   a number that is not to be standardised;   growth   of its vocabulary
     """
     if feature.share is not None or feature.kind == "vector":
         return None
@@ -97,7 +104,7 @@ def fitter(feature: Feature, dtype: pl.DataType, as_is: bool = False) -> Fitter 
         return AsIs(feature)
     if feature.kind == "numeric":
         return BinsFitter(feature) if feature.bins else StandardiseFitter(feature)
-    return VocabularyFitter(feature, value_type(dtype))
+    return VocabularyFitter(feature, value_type(dtype), growth)
 
 
 def encoders(schema: Schema, fitters: dict[str, Fitter]) -> dict[str, Encoder]:
@@ -113,7 +120,7 @@ def encoders(schema: Schema, fitters: dict[str, Fitter]) -> dict[str, Encoder]:
     return {f.name: found[f.name] for f in schema.features}
 
 
-def with_vocabulary(feature: Feature, vocabulary: Vocabulary) -> Encoder:
+def with_vocabulary(feature: Feature, vocabulary: AnyVocabulary) -> Encoder:
     """The encoder of an embedded feature over a given vocabulary."""
     if not feature.many:
         return Categorical(feature.name, vocabulary)

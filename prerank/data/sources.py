@@ -112,6 +112,7 @@ def find(data: Data) -> Sources:
             known = {*log.columns, *(table.columns if table else ()), *made}
             where = f"{table.role} and log have" if table else "log has"
             problems.append(f"feature '{f.name}': {where} no column '{f.source}'{nearest(f.source, known)}")
+    problems += [_growth_problem(name, schema) for name in data.growth]
     try:
         labels = Labels(data.labels, log)
     except DataError as error:
@@ -135,6 +136,13 @@ def _candidate_problems(candidates: Table, data: Data) -> list[str | None]:
     needed[StageReader.of_candidates(data.stage, candidates.columns).column] = "stage"
     needed |= {data.request: "data.request"} if data.request else {}
     return [candidates.problem(column, what) for column, what in needed.items()]
+
+
+def _growth_problem(name: str, schema: Schema) -> str | None:
+    own = [f.name for f in schema.features if f.kind != "numeric" and f.embedded and f.share is None]
+    if name in own:
+        return None
+    return f"data.growth: '{name}' must be a feature with a vocabulary of its own{nearest(name, own) if own else '; there is none'}"
 
 
 def _place(f: Feature, data: Data, made: set[str], log: Table, table: Table | None) -> str:

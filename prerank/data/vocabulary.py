@@ -27,6 +27,8 @@ class Vocabulary:
     size     rows of the table, the three reserved ones included
     """
 
+    suffix = ".parquet"
+
     def __init__(self, values: pl.Series) -> None:
         self.values = values
         self.dtype = values.dtype

@@ -148,6 +148,10 @@ class Embeddings(nn.Module):
             for table, spans in self.spans.items()
         }
 
+    def held_rows(self) -> dict[str, list[tuple[str, int, int]]]:
+        """Whose rows each table holds: {parameter name: [(vocabulary, first row, rows)]}."""
+        return {f"tables.{table}": list(spans) for table, spans in self.spans.items()}
+
     @torch.no_grad()
     def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
         """Rows for 'missing' and 'unknown' that training never touched become the average value.
@@ -189,6 +193,10 @@ class _ById(nn.Module):
         """Train counts of each vocabulary -> {parameter name: train count of each of its rows}."""
         own = torch.as_tensor(counts[self.vocabulary]).float()
         return {name: own for name, _ in self.named_parameters()}
+
+    def held_rows(self) -> dict[str, list[tuple[str, int, int]]]:
+        """As `Embeddings.held_rows`."""
+        return {name: [(self.vocabulary, 0, len(table))] for name, table in self.named_parameters()}
 
     @torch.no_grad()
     def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:

@@ -142,6 +142,10 @@ class HistoryTable(IdTable):
         own = torch.as_tensor(counts[self.vocabulary]).float()
         return {"table": own, "bias": own}
 
+    def held_rows(self) -> dict[str, list[tuple[str, int, int]]]:
+        """Raises ValueError: sums over what an id did with others cannot be taken back when one of those goes."""
+        raise ValueError("id_history: its sums are of the whole of train, and rows of a vocabulary that grows cannot be reset in them")
+
     @torch.no_grad()
     def fill_cold_rows(self, counts: Mapping[str, Tensor]) -> None:
         """The sums are settled; ids that training never saw get the average vector, bias and sum."""

@@ -69,6 +69,12 @@ class EmaCache(nn.Module):
         vectors = vectors.detach().float()
         self.store.blend(ids, F.normalize(vectors, dim=1) if self.normalise else vectors, self.decay, ts)
 
+    @torch.no_grad()
+    def forget(self, ids: Tensor) -> None:
+        """[n] are ids that were never seen."""
+        zeros = ids.new_zeros(len(ids), dtype=torch.int64)
+        self.store.put(ids, Memory(torch.zeros(len(ids), self.width, device=ids.device), zeros, zeros))
+
     def reset(self) -> None:
         """As at birth."""
         self.store.clear()

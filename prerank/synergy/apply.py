@@ -47,7 +47,9 @@ def apply(model: Any, settings: Synergy, schema: Schema, sizes: Mapping[str, int
         return EmaCache(MemoryStore(rows, width), cache.decay, cache.mode, cache.normalise)
 
     def attach(kind: str, side: Side, caches: list[EmaCache], inputs: str) -> None:
-        model.embeddings.attach(_name(kind, side), _id(schema, side), MemoryField(caches, model.embeddings.width, inputs))
+        vocabulary = schema.vocabulary_of(schema[_id(schema, side)])
+        field = MemoryField(caches, model.embeddings.width, inputs, vocabulary)
+        model.embeddings.attach(_name(kind, side), _id(schema, side), field)
 
     if (cts := settings.cts) is not None:
         for side in cts.sides:

@@ -26,10 +26,12 @@ class MemoryField(nn.Module):
     caches   what is remembered of an id
     width    D
     inputs   'vector', 'vector_count_age' or 'count_age' (config.synergy.Cache)
+    vocabulary   whose rows the ids are
     """
 
-    def __init__(self, caches: Sequence[EmaCache], width: int, inputs: str) -> None:
+    def __init__(self, caches: Sequence[EmaCache], width: int, inputs: str, vocabulary: str) -> None:
         super().__init__()
+        self.vocabulary = vocabulary
         self.caches = nn.ModuleList(caches)
         self.vector, self.count_age = inputs != "count_age", inputs != "vector"
         numbers = sum((cache.width if self.vector else 0) + 1 + 2 * self.count_age for cache in caches)
@@ -54,6 +56,12 @@ class MemoryField(nn.Module):
         if self.count_age:
             parts += [torch.log1p(memory.counts.float()).unsqueeze(1), torch.log1p(cache.age(memory)).unsqueeze(1)]
         return parts
+
+    def forget_rows(self, vocabulary: str, rows: Tensor) -> None:
+        """Rows [n] of a vocabulary have other ids now, of whom nothing is remembered."""
+        if vocabulary == self.vocabulary:
+            for cache in self.caches:
+                cache.forget(rows)  # type: ignore[operator]
 
     @torch.no_grad()
     def for_serving(self) -> None:

@@ -39,6 +39,12 @@ class Average:
         d = min(self.decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(list(self.average.values()), list(self.live.values()), 1 - d)
 
+    @torch.no_grad()
+    def copy_rows(self, name: str, rows: Tensor, source: Tensor) -> None:
+        """Rows [n] of a tensor become the averages of the rows `source` [n]; nothing for one that is not averaged."""
+        if name in self.average:
+            self.average[name][rows] = self.average[name][source]
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the model has the averaged weights; what is done to them inside stays with the average."""

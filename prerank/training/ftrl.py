@@ -49,12 +49,20 @@ class Ftrl(torch.optim.Optimizer):
                     self._update(p, group)
         return loss
 
+    @torch.no_grad()
+    def forget(self, p: Tensor, rows: Tensor) -> None:
+        """Rows [n] of a parameter begin anew from the weights that they have now."""
+        if state := self.state.get(p):
+            group = next(g for g in self.param_groups if any(q is p for q in g["params"]))
+            state["z"][rows] = _start(p[rows], group["lr"], *_per_row(group))
+            state["n"][rows] = 0
+
     def _update(self, p: Tensor, group: dict[str, Any]) -> None:
         alpha = group["lr"]
-        beta, l1, l2 = (group[name] / group["rows"] for name in ("beta", "l1", "weight_decay"))
+        beta, l1, l2 = _per_row(group)
         state = self.state[p]
         if not state:
-            state["z"] = -p * (beta / alpha + l2) - p.sign() * l1
+            state["z"] = _start(p, alpha, beta, l1, l2)
             state["n"] = torch.zeros_like(p)
         assert p.grad is not None
         if not p.grad.is_sparse:
@@ -67,6 +75,17 @@ class Ftrl(torch.optim.Optimizer):
         z, n, w = _next(state["z"][rows], state["n"][rows], p[rows], gradient.values(), alpha, beta, l1, l2)
         for into, value in ((state["z"], z), (state["n"], n), (p, w)):
             into.index_copy_(0, rows, value)
+
+
+def _per_row(group: dict[str, Any]) -> tuple[float, float, float]:
+    """beta, l1 and l2 for a gradient that is a mean of rows."""
+    beta, l1, l2 = (group[name] / group["rows"] for name in ("beta", "l1", "weight_decay"))
+    return beta, l1, l2
+
+
+def _start(w: Tensor, alpha: float, beta: float, l1: float, l2: float) -> Tensor:
+    """z of weights that have met no gradient."""
+    return -w * (beta / alpha + l2) - w.sign() * l1
 
 
 def _next(z: Tensor, n: Tensor, w: Tensor, g: Tensor, alpha: float, beta: float, l1: float, l2: float) -> tuple[Tensor, Tensor, Tensor]:

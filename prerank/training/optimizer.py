@@ -96,6 +96,20 @@ class Optimizer:
         if self.rowwise:
             self.rowwise.step()
 
+    @torch.no_grad()
+    def forget(self, name: str, rows: Tensor) -> None:
+        """Rows [n] of a parameter begin anew: their state is as before the first step."""
+        if self.rowwise and name in self.rowwise.sums:
+            self.rowwise.sums[name][rows] = 0
+            return
+        p = next(p for g in self.dense.param_groups for p in g["params"] if self.names[id(p)] == name)
+        if isinstance(self.dense, Ftrl):
+            self.dense.forget(p, rows)
+            return
+        for held in self.dense.state.get(p, {}).values():
+            if isinstance(held, Tensor) and held.dim():  # a step is of the whole parameter
+                held[rows] = 0
+
     def gradients(self) -> Iterator[Tensor]:
         """Dense parameters that have a gradient, for clipping."""
         return (p for g in self.dense.param_groups for p in g["params"] if p.grad is not None and not p.grad.is_sparse)
