@@ -16,7 +16,6 @@ before it learns from the row.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -34,9 +33,8 @@ from prerank.config import ConfigError
 from prerank.config import Training as Settings
 from prerank.data import Dataset, Loader
 from prerank.training import checkpoint
-from prerank.training.averaging import Average
 from prerank.training.device import configure, device_of
-from prerank.training.optimizer import Optimizer
+from prerank.training.learner import Learner
 from prerank.training.predict import evaluating, predict
 from prerank.training.step import DivergedError, Objective, train_step
 from prerank.training.stop import Interrupted, stop_asked
@@ -116,29 +114,6 @@ def stream(model: nn.Module, objective: Objective, dataset: Dataset, order: Orde
         return _Stream(model, objective, dataset, order, settings, folder, delay, ranker).go(resume, stop, told or (lambda state: None))
 
 
-class _Learner:
-    """A model, its optimiser, and the model that predicts: itself, or one made of its averaged weights."""
-
-    def __init__(self, model: nn.Module, dataset: Dataset, settings: Settings, device: torch.device) -> None:
-        counts = {name: torch.from_numpy(np.array(c)) for name, c in dataset.counts.items()}
-        self.model = model.to(device)
-        self.optimizer = Optimizer(self.model, settings.optimizer, counts, settings.batch_size)
-        rowwise = self.optimizer.rowwise.parameters if self.optimizer.rowwise else {}
-        buffers = {name for name, _ in model.named_buffers()}
-        self.average = Average(self.model, settings.average, frozenset({*rowwise, *buffers}))
-        self.predictor = self.model if settings.average is None else _made_of(self.model, self.average.average)
-        self.predictor.eval()
-
-    def tensors(self) -> dict[str, Tensor]:
-        parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.tensors(), "average": self.average.tensors()}
-        return {f"{part}/{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
-
-    def load(self, found: Callable[[str], dict[str, Tensor]]) -> None:
-        self.model.load_state_dict(found("model"))
-        self.optimizer.load_tensors(found("optimizer"))
-        self.average.load_tensors(found("average"))
-
-
 class _Stream:
     """The state of one call of `stream`."""
 
@@ -152,8 +127,8 @@ class _Stream:
         self.device = device_of(settings)
         self.objective, self.dataset, self.order, self.settings = objective, dataset, order, settings
         self.folder, self.delay = folder, delay
-        self.main = _Learner(model, dataset, settings, self.device)
-        self.beside = None if ranker is None else _Learner(ranker, dataset, settings, self.device)
+        self.main = Learner(model, dataset.counts, settings, self.device)
+        self.beside = None if ranker is None else Learner(ranker, dataset.counts, settings, self.device)
         self.ends = order.ends(settings.batch_size)
         parts = (order.rows[: order.test], order.rows[order.test :])
         self.loaders = [Loader(dataset, rows, settings.batch_size, shuffle="none", dedup=settings.dedup) for rows in parts]
@@ -233,7 +208,7 @@ class _Stream:
         self._train(self.beside, batch, None)
         return hidden
 
-    def _train(self, learner: _Learner, batch: Batch, observe: Callable[[Batch, Output], None] | None) -> dict[str, Tensor]:
+    def _train(self, learner: Learner, batch: Batch, observe: Callable[[Batch, Output], None] | None) -> dict[str, Tensor]:
         learner.model.train()
         try:
             values = train_step(learner.model, self.objective, learner.optimizer, batch, precision=self.settings.precision,
@@ -267,14 +242,3 @@ class _Stream:
         self.state.logits[:], self.state.frozen[:] = found.tensors["logits"].numpy(), found.tensors["frozen"].numpy()
         for name, value in told.items():
             setattr(self.state, name, value)
-
-
-def _made_of(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
-    """A second model of the same shape whose parameters are these tensors, and the model's own where there are none: it follows both."""
-    kept = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    follower = copy.deepcopy(model, dict(kept))
-    for name, value in tensors.items():
-        owner, _, leaf = name.rpartition(".")
-        module = follower.get_submodule(owner)
-        module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
-    return follower
