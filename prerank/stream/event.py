@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta
 
 LONGEST_ID = 1024  # bytes of UTF-8
-LONGEST = 1 << 20  # bytes of a message
+LONGEST = 1 << 19  # bytes of a message: with its labels it still fits into the megabyte that brokers take
 DETAIL = 300  # letters of a rejection's detail: it may repeat an id of a million letters
 
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -104,10 +104,10 @@ _DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _ENCODER = msgspec.json.Encoder()
 
 
-def decode(data: bytes, decoder: msgspec.json.Decoder[Any] = _DECODER) -> Event | Rejected:
+def decode(data: bytes, features: msgspec.json.Decoder[Any] | None = None) -> Event | Rejected:
     """A message -> the event, or why it is none.
 
-    decoder   one of `typed.decoder`, which knows the features' types
+    features   a decoder of `typed.decoder`, which knows their types; it has to accept the message, too
 
     >>> decode(b'{"type": "tick", "ts": 5}')
     Tick(ts=5)
@@ -117,7 +117,9 @@ def decode(data: bytes, decoder: msgspec.json.Decoder[Any] = _DECODER) -> Event 
     if len(data) > LONGEST:
         return Rejected("too_large", f"a message must be at most {LONGEST} bytes; got {len(data)}")
     try:
-        event: Event = decoder.decode(data)
+        event = _DECODER.decode(data)
+        if features is not None:
+            features.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Rejected("malformed", str(error)[:DETAIL])
     if len(data) > LONGEST_ID:

@@ -18,7 +18,6 @@ from pathlib import Path
 from prerank.schema import Schema
 from prerank.stream import log as logs
 from prerank.stream import typed
-from prerank.stream.event import _DECODER
 from prerank.stream.log import LeaseError, Log, LogError
 from prerank.stream.part import Part
 from prerank.stream.settings import Waiting
@@ -54,15 +53,15 @@ class Joiner:
         self.group, self.every, self.idle, self.retain, self.ttl = group, every, idle, retain, ttl
         self.owner = logs.owner()
         self.parts: dict[int, Part] = {}
-        self._decoder = _DECODER if schema is None else typed.decoder(schema)
+        self._decoder = None if schema is None else typed.decoder(schema)
         self._claim_at = self._save_at = 0.0
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, stop: Callable[[], bool], say: Callable[[str], None] = lambda line: None,
             last: Callable[[dict[str, int]], None] = lambda counts: None) -> None:  # fmt: skip
-        """Until `stop` says so; `last` is told the counts at the end. Logs that are away are waited for, with longer and longer pauses.
+        """Until `stop` says so; `last` is told the counts at the end.
 
-        Raises StateError, SavedError, OSError (a full disk).
+        A log that is away and a full disk are told of and tried again, after longer and longer pauses. Raises StateError, SavedError.
         """
         pause = BACKOFF[0]
         while not stop():
@@ -70,7 +69,7 @@ class Joiner:
                 self.step(0.2)
             except LeaseError as error:
                 say(str(error))
-            except LogError as error:
+            except (LogError, OSError) as error:
                 say(f"{error}; next try in {pause:.1f} s")
                 _sleep(pause, stop)
                 pause = min(2 * pause, BACKOFF[1])
@@ -100,8 +99,8 @@ class Joiner:
         if read == 0:
             self._rest(wait)
         if now >= self._save_at:
-            self.save()
             self._save_at = now + self.every
+            self.save()
         return read
 
     def save(self) -> None:
@@ -111,7 +110,7 @@ class Joiner:
 
     def close(self) -> None:
         """A last save where that is possible; then others may have the partitions."""
-        with suppress(LogError):
+        with suppress(LogError, OSError):
             self.save()
         for part in self.parts.values():
             with suppress(LogError):
@@ -131,7 +130,7 @@ class Joiner:
         now = time.monotonic()
         if len(self.parts) == len(self.partitions) or now < self._claim_at:
             return
-        self._claim_at = now + CLAIM
+        self._claim_at = now + min(CLAIM, self.ttl / 5)
         for p in self.partitions:
             if p not in self.parts:
                 with suppress(LeaseError):

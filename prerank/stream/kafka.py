@@ -3,8 +3,8 @@
     log = KafkaLog("broker1:9092,broker2:9092", "events", partitions=8)
 
 A partition is the topic's. Producers are idempotent and wait for all replicas. Offsets of groups are Kafka's own, so that its tools see
-the lag. Leases are a topic beside it, `TOPIC.leases`, in which claims stand in one order for all who read it: the first claim
-after the last one ran out has the partition (ours; Kafka's own groups hand partitions round, but do not say who has one).
+the lag. Leases are a topic beside it, `TOPIC.leases`, in whose partition 0 claims stand in one order for all who read it: the first
+claim after the last one ran out has the partition (ours; Kafka's own groups hand partitions round, but do not say who has one).
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import msgspec
 
 from prerank.stream.log import TTL, Entry, Lease, LogError, beyond, check_partition, refuse, spread
 
-CLAIMS = 1000  # records of the leases that are read again: far more than one lease's time has
+CLAIMS = 5000  # records of the leases that are read again: far more than are written in one lease's time
 
 
 class _Claim(msgspec.Struct):
     """A line of the leases. Times are the claimer's clock, ms; a release is a claim until now."""
 
     group: str
+    partition: int
     owner: str
     at: int
     until: int
@@ -36,7 +37,7 @@ class KafkaLog:
     """See the module's first lines and log.py.
 
     brokers      host:port, several with commas
-    topic        made when `partitions` is given and it is not there; else left to the brokers' own rule
+    topic        made when it is not there: with `partitions`, else by the brokers' own rule, else with one
     partitions   another number than the topic's is refused
     timeout      seconds after which brokers that do not answer count as unreachable
     settings     of librdkafka: {"security.protocol": "SASL_SSL", ...}
@@ -54,6 +55,7 @@ class KafkaLog:
         self._lock = threading.RLock()
         self._consumers: dict[tuple[str, int], Any] = {}
         self._places: dict[tuple[str, int], int] = {}
+        self._topics: dict[str, int] = {}
         with self._reached():
             self._producer: Any = self._kafka.Producer(
                 {**self._settings, "enable.idempotence": True, "acks": "all", "linger.ms": 1, "delivery.timeout.ms": round(timeout * 1000)}
@@ -133,8 +135,9 @@ class KafkaLog:
                 before = max(before or 0, high if young.offset < 0 else young.offset)
             if before is not None and before > low:
                 place = self._kafka.TopicPartition(self.name, partition, min(before, high))
-                for future in AdminClient(self._settings).delete_records([place], request_timeout=self._timeout).values():
-                    future.result(self._timeout)
+                admin = AdminClient(self._settings)
+                for future in admin.delete_records([place], request_timeout=self._timeout).values():
+                    future.result()
 
     def claim(self, group: str, partition: int, owner: str, ttl: float = TTL) -> Lease:
         """See log.py. Times are of the claimers' clocks: keep them within a fraction of the time to live of each other."""
@@ -163,20 +166,20 @@ class KafkaLog:
         topic, now = f"{self.name}.leases", _now()
         offsets = [-1]
         with self._lock, self._reached():
-            self._topic(topic, self.partitions)
-            claim = msgspec.json.encode(_Claim(group, owner, now, now + round(ttl * 1000)))
-            self._send(topic, partition, claim, group.encode(), _Delivered(offsets, 0))
+            self._topic(topic, None)
+            claim = msgspec.json.encode(_Claim(group, partition, owner, now, now + round(ttl * 1000)))
+            self._send(topic, 0, claim, group.encode(), _Delivered(offsets, 0))
             self._producer.flush(self._timeout)
             if offsets[0] < 0:
                 raise LogError(f"log '{topic}': a claim was not acknowledged within {self._timeout:.0f} s")
-            low, _ = self._ends(topic, partition)
-            first = max(low, offsets[0] - CLAIMS)
-            found = self._fetch(topic, partition, first, offsets[0] + 1 - first)
-        holder = _Claim(group, owner, 0, 0)
+            first = max(self._ends(topic, 0)[0], offsets[0] - CLAIMS)
+            found = self._fetch(topic, 0, first, offsets[0] + 1 - first)
+        holder = _Claim(group, partition, owner, 0, 0)
         for entry in found:
-            claim_ = msgspec.json.decode(entry.data, type=_Claim)
-            if claim_.group == group and (claim_.owner == holder.owner or claim_.at >= holder.until):
-                holder = claim_
+            other = msgspec.json.decode(entry.data, type=_Claim)
+            ours = (other.group, other.partition) == (group, partition)
+            if ours and (other.owner == holder.owner or other.at >= holder.until):
+                holder = other
         return holder
 
     def _send(self, topic: str, partition: int, message: bytes, key: bytes | None, told: _Delivered) -> None:
@@ -206,7 +209,7 @@ class KafkaLog:
                     if message.error().code() == self._kafka.KafkaError._PARTITION_EOF:
                         return found
                     raise self._kafka.KafkaException(message.error())
-                found.append(Entry(message.offset(), message.timestamp()[1], message.value()))
+                found.append(Entry(message.offset(), message.timestamp()[1], message.value() or b""))
             if not messages and time.monotonic() > deadline:
                 raise LogError(f"log '{topic}': cannot be reached: no answer within {self._timeout:.0f} s")
         self._places[topic, partition] = found[-1].offset + 1
@@ -232,25 +235,25 @@ class KafkaLog:
         return self._consumers[key]
 
     def _topic(self, topic: str, partitions: int | None) -> int:
-        """Its partitions. A topic that is not there is made, or left to the brokers to make."""
-        known = self._producer.list_topics(timeout=self._timeout).topics
-        if topic not in known and partitions is not None:
-            self._create(topic, partitions)
-        deadline = time.monotonic() + self._timeout
-        while True:
-            found = self._producer.list_topics(topic, timeout=self._timeout).topics[topic]
-            if found.partitions:
-                return len(found.partitions)
-            if time.monotonic() > deadline:
-                raise LogError(f"log '{topic}': there is no such topic, and the brokers do not make it; give partitions")
-            time.sleep(0.05)
+        """Its partitions. A topic that is not there is made by us with that many; without, by the brokers, else by us with one."""
+        if topic not in self._topics:
+            if partitions is not None and topic not in self._producer.list_topics(timeout=self._timeout).topics:
+                self._create(topic, partitions)
+            deadline = time.monotonic() + min(1.0, self._timeout)  # metadata take a moment to go round
+            while not (found := self._producer.list_topics(topic, timeout=self._timeout).topics[topic].partitions):
+                if time.monotonic() > deadline:
+                    self._create(topic, 1)
+                    deadline = time.monotonic() + self._timeout
+                time.sleep(0.02)
+            self._topics[topic] = len(found)
+        return self._topics[topic]
 
     def _create(self, topic: str, partitions: int) -> None:
         from confluent_kafka.admin import AdminClient, NewTopic
 
-        made = AdminClient(self._settings).create_topics([NewTopic(topic, partitions)], request_timeout=self._timeout)
+        admin = AdminClient(self._settings)
         try:
-            made[topic].result(self._timeout)
+            admin.create_topics([NewTopic(topic, partitions)], request_timeout=self._timeout)[topic].result()
         except self._kafka.KafkaException as error:
             if error.args[0].code() != self._kafka.KafkaError.TOPIC_ALREADY_EXISTS:
                 raise

@@ -31,8 +31,8 @@ class Part:
     lost   events that were trimmed before they were read
     """
 
-    def __init__(self, partition: int, events: Log, rows: Log, dead: Log | None, settings: Waiting, decoder: msgspec.json.Decoder[Any],
-                 folder: Path, lease: Lease) -> None:  # fmt: skip
+    def __init__(self, partition: int, events: Log, rows: Log, dead: Log | None, settings: Waiting,
+                 decoder: msgspec.json.Decoder[Any] | None, folder: Path, lease: Lease) -> None:  # fmt: skip
         self.partition, self._events, self._rows, self._dead, self._lease = partition, events, rows, dead, lease
         self.waiting = LabelWaiting(settings, decoder)
         self.lost = 0

@@ -108,7 +108,10 @@ def replay(path: str | Path, client: Client, columns: Columns, *, speed: float |
 
 
 def _sorted(path: str | Path, columns: Columns) -> pl.DataFrame:
-    frame = pl.read_parquet(path)
+    try:
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(f"'{path}': cannot be read as Parquet: {str(error).splitlines()[0]}") from None
     wanted = {"user": columns.user, "item": columns.item, "time": columns.time}
     wanted |= {} if columns.request is None else {"request": columns.request}
     wanted |= {f"feedback {kind}": _delay(spec)[0] for kind, spec in columns.feedback.items()}

@@ -13,24 +13,22 @@ import msgspec
 from msgspec import Meta
 
 from prerank.schema import Feature, Schema
-from prerank.stream.event import Feedback, Impression, Integer, Removal, Tick, Upsert
+from prerank.stream.event import Integer
 
 _NUMBER = Integer | float
 _ONE = Integer | float | bool | str
 
 
 def decoder(schema: Schema) -> msgspec.json.Decoder[Any]:
-    """Decodes events whose features, where the schema knows them, have its types; others may be anything. Features come as a struct.
+    """Accepts events whose features, where the schema knows them, have its types.
 
     numeric    a number; text of digits is none
     vector     `dim` numbers;  multi, sequence: a list of values, or text that is split;  categorical: one value
     null       missing, of any kind
     """
-    features = msgspec.defstruct("Features", [_field(n, f) for n, f in enumerate(schema.features)], gc=False)
-    shown = msgspec.defstruct("Impression", [("features", features, features())], bases=(Impression,), tag="impression", kw_only=True)
-    changed = msgspec.defstruct("Upsert", [("features", features, features())], bases=(Upsert,), tag="upsert", kw_only=True)
-    kinds: Any = shown | Feedback | changed | Removal | Tick
-    return msgspec.json.Decoder(kinds)
+    features = msgspec.defstruct("Features", [_field(n, f) for n, f in enumerate(schema.features)], frozen=True, gc=False)
+    message = msgspec.defstruct("Message", [("features", features, features())], frozen=True, gc=False)
+    return msgspec.json.Decoder(message)
 
 
 def _field(n: int, feature: Feature) -> tuple[str, Any, Any]:

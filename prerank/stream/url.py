@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from prerank.config.errors import nearest
 from prerank.stream.log import Log
@@ -38,8 +38,8 @@ def _redis(url: str, path: str, options: dict[str, str]) -> Log:
     from prerank.stream.redis import RedisLog
 
     partitions, name = _partitions(url, options), options.pop("log", "events")
-    parts = urlsplit(url)
-    return RedisLog(urlunsplit(parts._replace(query=urlencode(options))), name, partitions)  # the rest is the client's own
+    server = "?".join(filter(None, (url.partition("?")[0], urlencode(options))))  # other options are the client's own
+    return RedisLog(server, name, partitions)
 
 
 def _kafka(url: str, path: str, options: dict[str, str]) -> Log:

@@ -26,14 +26,14 @@ import msgspec
 
 from prerank.config.asof import milliseconds
 from prerank.stream import event as events
-from prerank.stream.event import Feedback, Impression, Rejected, Tick
+from prerank.stream.event import Feedback, Impression, Rejected, Removal, Upsert
 from prerank.stream.log import Entry
 from prerank.stream.orphans import Key, Orphan, Orphans
 from prerank.stream.row import Raw, RawCorrection, dead
 from prerank.stream.settings import Waiting
 
 COUNTS = ("events", "impressions", "feedback", "entities", "rows", "positive", "early", "forced", "late_impressions", "late_feedback",
-          "corrections", "unmatched", "outside", "duplicates", "dead")  # fmt: skip
+          "corrections", "unmatched", "outside", "repeated_impressions", "repeated_feedback", "dead")  # fmt: skip
 
 
 class StateError(ValueError):
@@ -74,13 +74,13 @@ class State(msgspec.Struct, kw_only=True):
 class LabelWaiting:
     """See the module's first lines; one for each partition of the log.
 
-    decoder   of the events; `typed.decoder(schema)` refuses features of wrong types, too
+    decoder   `typed.decoder(schema)`: features of wrong types make a dead letter
     offset    of the last entry that was pushed; -1: none
     latest    the latest event time seen, ms
     counts    by what happened: COUNTS, and `dead REASON`
     """
 
-    def __init__(self, settings: Waiting, decoder: msgspec.json.Decoder[Any] = events._DECODER) -> None:
+    def __init__(self, settings: Waiting, decoder: msgspec.json.Decoder[Any] | None = None) -> None:
         self.settings, self._decoder = settings, decoder
         self._windows = settings.windows
         self._longest = max(self._windows.values())
@@ -132,18 +132,18 @@ class LabelWaiting:
                 self._refuse("far_future", f"ts {ts} is {(ts - at) / 1000:.0f} s ahead of its arrival; allowed: {self.settings.skew}", data)
                 continue
             kind = type(event)
-            if kind is not Feedback and kind is not Tick and not isinstance(event, Impression):
+            if kind is Upsert or kind is Removal:
                 counts["entities"] += 1  # of users and items: for those who encode them
                 continue
             later = ts > self.latest
             if later:
                 self.latest = ts
-            if kind is Feedback:
+            if kind is Feedback:  # what counts for a row that it makes ready is in that row
                 self._feedback(event, data)  # type: ignore[arg-type]
-            elif kind is not Tick:
-                self._impression(event, data)  # type: ignore[arg-type]
             if later:
                 self._close()
+            if kind is Impression:
+                self._impression(event, data)  # type: ignore[arg-type]
         return Ready(self._ready, self._dead)
 
     def _impression(self, event: Impression, data: bytes) -> None:
@@ -153,7 +153,7 @@ class LabelWaiting:
         key = event.request, event.item
         held = self._rows.get(key)
         if held is not None and held.ts + self._horizon > watermark:
-            counts["duplicates"] += 1
+            counts["repeated_impressions"] += 1
             return
         if ts + self._longest <= watermark or ts <= self._floor:
             counts["late_impressions"] += 1
@@ -194,7 +194,7 @@ class LabelWaiting:
         if came is None:
             came = held.came = {}
         elif kind in came:
-            self.counts["duplicates"] += 1
+            self.counts["repeated_feedback"] += 1
             return
         came[kind] = value
         if held.out:

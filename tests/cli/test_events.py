@@ -1,0 +1,95 @@
+"""`prerank events`."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from prerank.cli import app
+from prerank.stream import Rows, open_log
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["events", *arguments])
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> str:
+    rows = {"user_id": [1, 2], "item_id": [7, 8], "ts": [1000, 2000], "is_click": [0, 1], "tab": [3, 4]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "log.parquet")
+    url = f"sqlite:///{tmp_path}/events.db"
+    code, out, _ = run("replay", str(tmp_path / "log.parquet"), "--to", url, "--feedback", "click=is_click@5s", "--close", "1h", "-q")
+    assert code == 0
+    assert f"{url}: 3 events in " in out
+    return url
+
+
+def test_from_parquet_to_rows(log, tmp_path):
+    to, dead = f"sqlite:///{tmp_path}/rows.db", f"sqlite:///{tmp_path}/dead.db"
+    opened = open_log(log)
+    opened.append([b"poison"])
+    opened.close()
+    state = str(tmp_path / "s")
+    code, out, _ = run("wait", log, "--to", to, "--dead", dead, "--state", state, "--kind", "click=10m", "--until-end", "-q")
+    assert code == 0
+    assert "events 5" in out
+    assert "rows 2" in out
+    assert "dead malformed 1" in out
+    rows = Rows(open_log(to))
+    assert {r.impression.item: (r.labels, r.impression.features) for r in rows.take()} == {
+        7: ({"click": 0.0}, {"tab": 3}), 8: ({"click": 1.0}, {"tab": 4}),
+    }  # fmt: skip
+    rows.log.close()
+    code, out, _ = run("tail", dead)
+    assert '"reason":"malformed"' in out
+    code, out, _ = run("tail", log, "-n", "2")
+    assert [line.split(" ", 4)[1] for line in out.splitlines()] == ["3", "4"]
+    assert out.splitlines()[0].endswith('{"type":"tick","ts":3607000}')
+    assert out.splitlines()[1].endswith("poison")
+
+
+def test_a_stop_is_heard_and_the_state_saved(log, tmp_path):
+    to, state = f"sqlite:///{tmp_path}/rows.db", str(tmp_path / "s")
+    command = [sys.executable, "-m", "prerank", "events", "wait", log, "--to", to, "--state", state, "--kind", "click=10m", "--every", "1000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        rows, deadline = open_log(f"sqlite:///{tmp_path}/rows.db"), time.monotonic() + 30
+        while rows.end(0) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert "rows 2" in out
+    rows.close()
+    assert (tmp_path / "s" / "labels-0.state").exists()
+
+
+def test_values_of_wrong_types_are_refused_by_a_runs_config(log, tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text("data:\n  log: log.csv\n  labels: {click: {column: is_click}}\n"
+                      "  features: [{name: tab, side: context, kind: multi}]\nmodel: {name: dssm}\n")  # fmt: skip
+    to, state = f"sqlite:///{tmp_path}/r.db", str(tmp_path / "s")
+    _, out, err = run("wait", log, "--to", to, "--state", state, "--kind", "click=10m", "--until-end", "-c", str(config))
+    assert "dead malformed 2" in out, err
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (("tail", "events.db"), "must be an address that begins with sqlite://"),
+    (("wait", "LOG", "--to", "LOG", "--state", "S", "--kind", "click"), "--kind 'click': must look like KIND=..."),
+    (("wait", "LOG", "--to", "LOG", "--state", "S", "--kind", "click=ten"), "kinds.click.window: a time span must be a number"),
+    (("wait", "LOG", "--to", "LOG", "--state", "S", "--kind", "click=1m", "--idle", "x"), "--idle: a time span must be"),
+    (("replay", "none.parquet", "--to", "LOG"), "'none.parquet': cannot be read as Parquet"),
+    (("replay", "none.parquet", "--to", "LOG", "--speed", "fast"), "--speed: must be max, or a number above 0 and x"),
+])  # fmt: skip
+def test_mistakes_are_one_line(arguments, told, tmp_path):
+    code, _, err = run(*(f"sqlite:///{tmp_path}/e.db" if a == "LOG" else str(tmp_path / a) if a == "S" else a for a in arguments))
+    assert code == 2
+    assert told in err
+    assert "Traceback" not in err
