@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prerank.store.contract import Memory, StoreError, averaged, check_decay, check_width, kept
+from prerank.store.contract import Memory, StoreError, averaged, blended, check_decay, check_width
 from prerank.store.packed import pack, unpack
 
 
@@ -87,10 +87,7 @@ class LmdbStore:
         try:
             with self._env.begin(db=self._db, write=True) as transaction:
                 old = unpack([transaction.get(key) for key in keys], self.width, self.name)
-                keep = kept(old.counts, new.counts, decay).unsqueeze(1)
-                vector = (keep * old.vectors + (1 - keep) * new.vectors).float()
-                blended = Memory(vector, old.counts + new.counts, old.last.maximum(new.last))
-                for key, value in zip(keys, pack(blended), strict=True):
+                for key, value in zip(keys, pack(blended(old, new, decay)), strict=True):
                     transaction.put(key, value)
         except self._lmdb.Error as error:
             raise StoreError(f"store '{self.name}': cannot be written: {error}") from None

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prerank.store.contract import Memory, averaged, check_decay, check_width, kept
+from prerank.store.contract import Memory, averaged, blended, check_decay, check_width
 
 
 class MemoryStore(nn.Module):
@@ -57,10 +57,7 @@ class MemoryStore(nn.Module):
         if len(ids) == 0:
             return
         distinct, new = averaged(ids, vectors, ts)
-        old = self.get(distinct)
-        keep = kept(old.counts, new.counts, decay).unsqueeze(1)
-        blended = keep * old.vectors + (1 - keep) * new.vectors
-        self.put(distinct, Memory(blended, old.counts + new.counts, torch.maximum(old.last, new.last)))
+        self.put(distinct, blended(self.get(distinct), new, decay))
 
     def clear(self) -> None:
         """Forget everything."""

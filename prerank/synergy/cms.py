@@ -38,7 +38,7 @@ class RankerMemory:
             there = (h != 0).any(dim=1)
             rows, h = rows.at(there), h[there]
         elif hidden is not None:
-            h = hidden[rows.lists, rows.places]
+            h = hidden.flatten(0, 1).index_select(0, rows.lists * hidden.shape[1] + rows.places)
         else:
             raise ValueError("cms: needs the ranking model's hidden vectors of the batch; got none")
         if h.shape[1] != self.cache.width:
