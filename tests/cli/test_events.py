@@ -58,7 +58,8 @@ def test_from_parquet_to_rows(log, tmp_path):
 
 def test_a_stop_is_heard_and_the_state_saved(log, tmp_path):
     to, state = f"sqlite:///{tmp_path}/rows.db", str(tmp_path / "s")
-    command = [sys.executable, "-m", "prerank", "events", "wait", log, "--to", to, "--state", state, "--kind", "click=10m", "--every", "1000"]
+    command = [sys.executable, "-m", "prerank", "events", "wait", log, "--to", to, "--state", state, "--kind", "click=10m",
+               "--every", "1000"]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         rows, deadline = open_log(f"sqlite:///{tmp_path}/rows.db"), time.monotonic() + 30
         while rows.end(0) < 2 and time.monotonic() < deadline:

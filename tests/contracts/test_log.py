@@ -6,8 +6,6 @@ import itertools
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from prerank.stream import LabelWaiting, LeaseError, Log, LogError, Rows, Waiting, open_log, partition_of, read_row
+from tests.stream.process import join, start, told, write
 from tests.stream.servers import Brokers, RedisServer
 
 PARTITIONS = 4  # those that the mock cluster makes
@@ -251,38 +250,27 @@ def test_writers_at_once_lose_nothing_and_keep_their_order(opened):
         assert [m for m in found if m.startswith(b"%d " % n)] == [b"%d %d" % (n, i) for i in range(60)]
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "tests.stream.process", *arguments], stdout=subprocess.PIPE, text=True,
-                            cwd=Path(__file__).parents[2])  # fmt: skip
-
-
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_kill_9_of_writer_and_joiner_loses_nothing_and_joins_nothing_twice(address, opened, tmp_path, kills):
     """Both are killed at random moments and started again; rows must be those of a run without interruption."""
-    rng = random.Random(str(tmp_path.name))
-    acknowledged: list[int] = []
-    state = str(tmp_path / "labels")
+    rng, state, last = random.Random(tmp_path.name), tmp_path / "labels", -1
     for name in ("events", "rows", "dead"):
-        opened(name).append([])
+        opened(name)
     for kill in [True] * kills + [False]:
-        writer = start("write", address("events"), str(acknowledged[-1] + 1 if acknowledged else 0), "4000" if kill else "600")
-        joiner = start("join", address("events"), address("rows"), address("dead"), state, "run" if kill else "drain")
-        assert writer.stdout is not None
-        assert joiner.stdout is not None
+        writer, acknowledged = start(write, address("events"), last + 1, 4000 if kill else 600)
+        joiner, words = start(join, address("events"), address("rows"), address("dead"), str(state), not kill)
+        last = acknowledged.recv()  # it is at work
         if kill:
-            acknowledged += [int(writer.stdout.readline())]  # it is at work
-            assert joiner.stdout.readline() == "ready\n"
-            time.sleep(rng.uniform(0.02, 0.4))
+            assert words.recv() == "ready"
+            time.sleep(rng.uniform(0.0, 0.4))
             for process in rng.sample((writer, joiner), 2):
-                process.send_signal(signal.SIGKILL)
-        acknowledged += [int(line) for line in writer.stdout.read().split("\n")[:-1]]  # the last line may be half a number
-        writer.wait(timeout=30)
-        if not kill:  # all of it is in the log now, closing ticks, too
-            (Path(state) / "go").touch()
-        joiner.stdout.read()
-        assert joiner.wait(timeout=30) == (-signal.SIGKILL if kill else 0)
-        for process in (writer, joiner):
-            process.stdout.close()
+                process.kill()
+        last = max([last, *told(acknowledged)])
+        writer.join(30)
+        (state / "go").touch()  # all of it is in the log now, time that closes the windows, too
+        joiner.join(60)
+        assert joiner.exitcode == (-signal.SIGKILL if kill else 0)
+        (state / "go").unlink()
     log, rows = opened("events"), opened("rows")
     written, repeated = set(), 0
     for p in range(PARTITIONS):
@@ -297,5 +285,5 @@ def test_kill_9_of_writer_and_joiner_loses_nothing_and_joins_nothing_twice(addre
         assert found == [read_row(m) for m in expected.rows]
         assert len({(r.impression.request, r.impression.item) for r in found}) == len(found)
         assert all_of(opened("dead"), p) == expected.dead
-    assert {b"%d" % n for n in acknowledged} <= written
+    assert {b"%d" % n for n in range(last + 1)} <= written
     assert repeated == 0

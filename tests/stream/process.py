@@ -1,19 +1,46 @@
-"""What the tests kill: `write` appends impressions and feedback and prints the numbers that are acknowledged; `join` joins them."""
+"""What the tests kill: `write` appends impressions and feedback and tells the numbers that are acknowledged; `join` joins them.
+
+They are started by a server that has imported everything already, so that a start takes no time.
+"""
 
 from __future__ import annotations
 
-import sys
+import multiprocessing
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from prerank.stream import Client, Feedback, Impression, Joiner, Tick, Waiting, encode, open_log
 
 BEGIN = 1_700_000_000_000
 
 
-def write(url: str, first: str, count: str) -> None:
+def start(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, Connection]:
+    """A process of one of the functions below, and what it tells."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.stream.process", "redis", "confluent_kafka"])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(theirs, *arguments))
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def told(connection: Connection) -> Iterator[Any]:
+    """All that a process said until it ended; half a word at its death is none."""
+    while True:
+        try:
+            yield connection.recv()
+        except (EOFError, OSError):
+            return
+
+
+def write(tell: Connection, url: str, first: int, count: int) -> None:
     """Each number is an impression, every third is clicked; once in a while a message is poison, or sent twice."""
     with Client(url, batch=40) as client:
-        for n in range(int(first), int(first) + int(count)):
+        for n in range(first, first + count):
             ts = BEGIN + n * 100
             client.send(Impression(request=f"r{n // 5}", user=n % 17, item=n, ts=ts, features={"number": n}))
             if n % 3 == 0:
@@ -24,21 +51,17 @@ def write(url: str, first: str, count: str) -> None:
                 client.send(Impression(request=f"r{n // 5}", user=n % 17, item=n, ts=ts, features={"number": n}))
             if n % 20 == 19:
                 client.flush()
-                print(*range(n - 19 if n - 19 >= int(first) else int(first), n + 1), sep="\n", flush=True)
+                tell.send(n)
         client.flush()
         for p in range(client.log.partitions):
-            client.log.append([encode(Tick(ts=BEGIN + (int(first) + int(count)) * 100 + 60_000))], partition=p)
+            client.log.append([encode(Tick(ts=BEGIN + (first + count) * 100 + 60_000))], partition=p)
 
 
-def join(events: str, rows: str, dead: str, folder: str, until: str) -> None:
-    """Until it is killed, or ("drain") until all is read after the file `go` is there."""
+def join(tell: Connection, events: str, rows: str, dead: str, folder: str, drain: bool) -> None:
+    """Until it is killed, or to the end of the log after the file `go` is there."""
     joiner = Joiner(open_log(events), open_log(rows), Waiting(kinds={"click": "10s"}), folder, dead=open_log(dead), every=0.05, ttl=0.3)
-    go = Path(folder) / "go"
-    while len(joiner.parts) < 4 or joiner.counts()["rows"] == 0:
+    while len(joiner.parts) < joiner.events.partitions or joiner.counts()["rows"] == 0:
         joiner.step(0.01)
-    print("ready", flush=True)
-    joiner.run(lambda: until == "drain" and go.exists() and joiner.at_end(), say=lambda line: print(line, file=sys.stderr))
-
-
-if __name__ == "__main__":
-    {"write": write, "join": join}[sys.argv[1]](*sys.argv[2:])
+    tell.send("ready")
+    go = Path(folder) / "go"
+    joiner.run(lambda: drain and go.exists() and joiner.at_end())
