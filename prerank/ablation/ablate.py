@@ -59,7 +59,7 @@ def ablate(path: str | Path, *, only: str = "", seeds: int | None = None, jobs: 
         with Show(todo, jobs, taken, console) as show:
             pool.run(todo, jobs, show, (sys.executable, "-m", "prerank.ablation.worker", str(plan.noise)))
     out = out or Path("results") / f"ablation-{path.stem}.json"
-    record = _record(plan, path, _found(cells, numbers, runs), written(out), measure, console)
+    record = _record(plan, path, _found(cells, numbers, runs), len(numbers), written(out), measure, console)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, json.dumps(record, indent=1) + "\n")
     write_text(out.with_suffix(".md"), tables.markdown(record))
@@ -68,12 +68,13 @@ def ablate(path: str | Path, *, only: str = "", seeds: int | None = None, jobs: 
     return record
 
 
-def _record(plan: Plan, path: Path, found: Sequence[Replays], before: dict[str, Any], measure: bool, console: Console) -> dict[str, Any]:
+def _record(plan: Plan, path: Path, found: Sequence[Replays], seeds: int, before: dict[str, Any], measure: bool,
+            console: Console) -> dict[str, Any]:  # fmt: skip
     rows = [summary.row(runs) for runs in found]
     ready = [runs for runs in found if runs.finished]
     record: dict[str, Any] = {
         "ablation": path.stem, "title": plan.title, "protocol": plan.protocol, "noise": plan.noise, "cold": plan.cold,
-        "command": shlex.join(["prerank", *sys.argv[1:]]), "machine": machine(), "versions": versions(),
+        "command": shlex.join(["prerank", "ablate", str(path), "--seeds", str(seeds)]), "machine": machine(), "versions": versions(),
         "objectives": list(next((row["prequential"] for row in rows if row["seeds"]), ())), "rows": rows,
         "runs": {r.cell.entry.label: [r.folders[s].name for s in r.finished] for r in ready},
     }  # fmt: skip
