@@ -2,9 +2,9 @@
 
     python -m benchmarks.synergy_cost [--rounds 24] [--steps 4] [--items 100000]
 
-Towers have the shapes of the papers (D = 32, 5 user and 2 item fields, 300-300-128, K = 64), CS3 its default settings, and `rich` the ones that
-worked for us: a memory of what was answered with 0, count and age of the cache as inputs. All variants take turns in rounds, so that a busy
-moment falls on all; ratios are taken inside a round, and their median over rounds counts.
+Towers have the shapes of the papers (D = 32, 5 user and 2 item fields, 300-300-128, K = 64), CS3 its default settings, and `rich`
+those that worked for us: a memory of what was answered with 0, count and age of the cache as inputs. All variants take turns in rounds,
+so that a busy moment falls on all; ratios are taken inside a round, and their median over rounds counts.
 
     training   train_step and observe on ready batches of distinct users and items (drawing batches would cost all alike); CPU
                seconds of the process. The ranking model is not here: its vectors are random, its training is counted apart
@@ -33,7 +33,7 @@ from rich.table import Table
 from benchmarks import record
 from benchmarks.scoring_latency import BEST, MODELS, SETS, USERS, Opened, mapped, opened, schema
 from prerank import build
-from prerank.batch import Batch
+from prerank.batch import Batch, Output
 from prerank.config import Model, Synergy, TermConfig, Training
 from prerank.index import Ids, ItemMatrix
 from prerank.schema import FIRST
@@ -58,11 +58,16 @@ SHOWN = {"training": "ms of CPU a step", "serving": "ms a request"}
 Run = Callable[[int], None]
 
 
+def synergy(variant: str) -> Synergy | None:
+    """Of a variant; None: the plain backbone."""
+    settings = VARIANTS[variant]
+    return None if settings is None else Synergy.model_validate(settings)
+
+
 def made(backbone: str, variant: str, seed: int) -> TwoTower:
     """A model with fresh weights; what CAS starts with at zero is drawn, and memories are full, so that nothing is trivial."""
     torch.manual_seed(seed)
-    settings = VARIANTS[variant]
-    model = build.model(Model.model_validate(MODELS[backbone]), schema(), SIZES, None if settings is None else Synergy.model_validate(settings))
+    model = build.model(Model.model_validate(MODELS[backbone]), schema(), SIZES, synergy(variant))
     assert isinstance(model, TwoTower)
     for name, p in model.named_parameters():
         if ".excite." in name:
@@ -106,18 +111,21 @@ def trained(backbone: str, variant: str, data: Sequence[Batch], seed: int) -> Ru
         width = next(m.cache.width for m in model.memories if m.needs_hidden)  # type: ignore[attr-defined]
         hidden = torch.randn(*data[0].where.shape, width)
 
+    def observe(batch: Batch, output: Output) -> None:
+        model.observe(batch, output, hidden)
+
     def step(i: int) -> None:
-        train_step(model, objective, optimizer, data[i % len(data)], observe=lambda b, o: model.observe(b, o, hidden) if model.memories else None)
+        train_step(model, objective, optimizer, data[i % len(data)], observe=observe if model.memories else None)
 
     return step
 
 
 def served(backbone: str, variant: str, generation: Opened, k: int, seed: int) -> Run:
     """Scores sets of candidates in turn. Raises RuntimeError where the tower was not recorded: torch itself would be measured."""
-    model, settings = made(backbone, variant, seed).eval(), VARIANTS[variant]
-    generation.weights = model.state_dict()
+    settings = synergy(variant)
+    generation.weights = made(backbone, variant, seed).eval().state_dict()
     generation.meta.sizes = SIZES
-    generation.meta.synergy = None if settings is None else Synergy.model_validate(settings).model_dump(mode="json")
+    generation.meta.synergy = None if settings is None else settings.model_dump(mode="json")
     scorer = Scorer(cast(Generation, generation), build.served)
     if scorer._users._tape is None:
         raise RuntimeError(f"{backbone} {variant}: its user tower was not recorded")

@@ -40,7 +40,7 @@ class _Rounded(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         ctx.types = x.dtype, weight.dtype, None if bias is None else bias.dtype
-        rows, x, weight = x.shape[0], _filled(x, dtype), weight.to(dtype)
+        rows, x, weight = x.shape[0], filled(x, dtype), weight.to(dtype)
         ctx.save_for_backward(x, weight)
         return F.linear(x, weight, None if bias is None else bias.to(dtype))[:rows]
 
@@ -49,18 +49,18 @@ class _Rounded(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.types
-        filled = _filled(gradient, x.dtype)
+        whole = filled(gradient, x.dtype)
         return (
-            (filled @ weight)[: len(gradient)].to(of_x) if ctx.needs_input_grad[0] else None,
-            (filled.t() @ x).to(of_weight) if ctx.needs_input_grad[1] else None,
+            (whole @ weight)[: len(gradient)].to(of_x) if ctx.needs_input_grad[0] else None,
+            (whole.t() @ x).to(of_weight) if ctx.needs_input_grad[1] else None,
             gradient.sum(dim=0, dtype=of_bias) if ctx.needs_input_grad[2] else None,
         )
 
 
-def _filled(x: Tensor, dtype: torch.dtype) -> Tensor:
+def filled(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Rows up to the next multiple of ROUND, zeros at the end; cast in the same pass.  # [n, K] -> [m, K]"""
     rows = len(x)
-    filled = x.new_empty(-(-rows // ROUND) * ROUND, *x.shape[1:], dtype=dtype)
-    filled[:rows].copy_(x)
-    filled[rows:].zero_()
-    return filled
+    whole = x.new_empty(-(-rows // ROUND) * ROUND, *x.shape[1:], dtype=dtype)
+    whole[:rows].copy_(x)
+    whole[rows:].zero_()
+    return whole

@@ -55,7 +55,11 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[.., inputs] -> [.., outputs]."""
-        x = self.norm(self.linear(x))
+        return self.behind(self.linear(x))
+
+    def behind(self, x: Tensor) -> Tensor:
+        """What comes behind the linear layer: [.., outputs] -> the same."""
+        x = self.norm(x)
         if self.training and isinstance(self.norm, nn.BatchNorm1d) and isinstance(self.activation, nn.ReLU):
             return self.dropout(x.relu_())  # BatchNorm's backward reads its input, never its output: it may be overwritten
         return self.dropout(self.activation(x))

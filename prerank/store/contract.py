@@ -80,10 +80,10 @@ def averaged(ids: Tensor, vectors: Tensor, ts: Tensor) -> tuple[Tensor, Memory]:
 
 
 def blended(old: Memory, new: Memory, decay: float | None) -> Memory:
-    """What is held of ids, with new means blended in: `decay` of the old stays, or old / (old + new) for a mean; nothing at a first sighting.
+    """What is held of ids, with new means blended in: `decay` of the old stays, or old / (old + new) for a mean.
 
-    The new one's part is found in double precision (a mean of millions moves by millionths), the vectors are mixed in single: mixing both
-    was ten times as dear as all else.
+    Nothing of it stays at a first sighting. The new one's part is found in double precision (a mean of millions moves by millionths),
+    the vectors are mixed in single: mixing both was ten times as dear as all else.
     """
     if decay is None:
         part = new.counts.double() / (old.counts + new.counts).double()  # [n]

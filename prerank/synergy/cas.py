@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from prerank.config import Cas
 from prerank.layers import MLP, EncoderLayer, FullyConnected, Linear
 from prerank.layers.mlp import BatchNorm
+from prerank.synergy.twice import Twice
 
 
 class CycleAdaptive(nn.Module):
@@ -45,6 +46,9 @@ class CycleAdaptive(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[rows, d_in] -> [rows, d_out]."""
+        if self._at_once(x):
+            linear, excite = self.layer.linear, self.excite
+            return self.layer.behind(Twice.apply(x, linear.weight, linear.bias, excite.weight, excite.bias, self.gate_after, self.detach))
         weighed = x
         for _ in range(self.cycles):
             z = self.first_norm(self.layer.linear(weighed))
@@ -52,6 +56,12 @@ class CycleAdaptive(nn.Module):
             weighed = x * (2 * torch.sigmoid(self.excite(z.detach() if self.detach else z)))
         out: Tensor = self.layer(weighed)
         return out
+
+    def _at_once(self, x: Tensor) -> bool:
+        """Whether this is what `Twice` does: training on a CPU, one cycle, and nothing but a ReLU between the products."""
+        plain = self.cycles == 1 and isinstance(self.first_norm, nn.Identity)
+        known = not self.gate_after or isinstance(self.layer.activation, nn.ReLU)
+        return plain and known and self.training and torch.is_grad_enabled() and x.dim() == 2 and x.device.type == "cpu"
 
     def for_serving(self) -> None:
         """BatchNorm becomes a scale and a shift of what the linear layer says: folded into its weights, it would make a second copy of

@@ -132,3 +132,39 @@ def test_only_w_and_b_of_the_gate_are_new():
     plain, cycled = synergised("dssm", None), synergised("dssm", {"cas": {}})
     extra = sum(p.numel() for p in cycled.parameters()) - sum(p.numel() for p in plain.parameters())
     assert extra == MODELS["dssm"]["hidden"][0] * (MODELS["dssm"]["hidden"][1] + 1)
+
+
+@pytest.mark.parametrize("rows", [1, 9, 64, 100])
+@pytest.mark.parametrize("options", [{}, {"detach": True}, {"gate": "before"}, {"gate": "before", "detach": True}], ids=str)
+def test_the_two_products_at_once_are_the_steps_written_out(options, rows, monkeypatch):
+    """Outputs and all gradients, in training."""
+    seen = []
+    for at_once in (True, False):
+        if not at_once:
+            monkeypatch.setattr(CycleAdaptive, "_at_once", lambda self, x: False)
+        layer = layer_of(options, norm=rows > 1).train()
+        x = torch.randn(rows, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+        out = layer(x)
+        weights = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+        seen.append((out, *torch.autograd.grad((out * weights).sum(), [x, *layer.parameters()])))
+    for one, other in zip(*seen, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+
+
+def test_at_once_in_half_precision_is_near():
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        layer = layer_of({}).float().train()
+        x = torch.randn(64, 6, generator=torch.Generator().manual_seed(2))
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype == torch.bfloat16):
+            layer(x).float().square().sum().backward()
+        assert layer.excite.weight.grad.dtype == torch.float32
+        gradients.append(torch.cat([p.grad.flatten() for p in layer.parameters()]))
+    assert (gradients[0] - gradients[1]).norm() < 0.1 * gradients[0].norm()
+
+
+def test_where_other_steps_lie_between_they_are_written_out():
+    x = torch.zeros(4, 6)
+    assert layer_of({})._at_once(x)
+    assert not any(layer_of(o)._at_once(x) for o in ({"cycles": 2}, {"norm": "two"}))
+    assert not layer_of({}).eval()._at_once(x)
