@@ -3,13 +3,14 @@
     scored = score_runs("runs/ranktower", ranking="runs/teacher", against="runs/dssm", split="test")
 
 Candidates are those of the pre-ranker's section `evaluation` where its config has one, else all that were logged. Every model scores the
-very same batches, made from the pre-ranker's data; so the others must read features of the same encoding.
+very same lists, made from the pre-ranker's data. One whose data encode features otherwise is given its own columns of the same users and
+items, where these decide all that it reads (`translate.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import nn
 from prerank.batch import Batch, Stage
 from prerank.config import ConfigError, Lists, Take, nearest
 from prerank.consistency.scored import Scored, clean, head
+from prerank.consistency.translate import ByIds, by_ids_alone
 from prerank.data import Dataset, ListLoader
 from prerank.data.encoder import digest
 from prerank.ensembles import open_ensemble
@@ -40,6 +42,7 @@ class _Model:
     model: nn.Module
     dataset: Dataset
     objective: int
+    by_ids: ByIds | None = None
 
 
 def score_runs(
@@ -75,8 +78,7 @@ def score_runs(
         models["t"] = _open(Path(ranking), label)
     if against is not None:
         models["against"] = _open(Path(against), label)
-    for other in models.values():
-        _check_reads(other, models["s"])
+    models = {whose: one if whose == "s" else _reading(one, models["s"]) for whose, one in models.items()}
     loader, said = _loader(opened, split)
     if requests is not None and requests < len(loader.sampler.kept):
         said.append(f"{requests:,} of {len(loader.sampler.kept):,} requests, by lot")
@@ -111,18 +113,27 @@ def _index(dataset: Dataset, label: str | None) -> int:
     return names.index(label) if label in names else 0
 
 
-def _check_reads(other: _Model, own: _Model) -> None:
-    """Raises ConfigError when a model cannot read batches of the pre-ranker's data."""
+def _reading(other: _Model, own: _Model) -> _Model:
+    """The model as it reads the pre-ranker's lists. Raises ConfigError when it cannot."""
+    why = _otherwise(other, own)
+    if why is None:
+        return other
+    if not by_ids_alone(other.dataset):
+        raise ConfigError(f"run '{other.name}': {why}; train both on the same features, or compare their scores in a file")
+    return replace(other, by_ids=ByIds(own.dataset, other.dataset))
+
+
+def _otherwise(other: _Model, own: _Model) -> str | None:
+    """Why a model cannot read batches of the pre-ranker's data as they are, or None."""
     mine = {f.name: f for f in own.dataset.schema.features}
     for feature in other.dataset.schema.features:
         name = feature.name
         if name not in mine:
-            raise ConfigError(f"run '{other.name}': reads feature '{name}', which the data of '{own.name}' does not have; "
-                              "train both on the same features, or compare their scores in a file")  # fmt: skip
+            return f"reads feature '{name}', which the data of '{own.name}' does not have"
         one, two = (digest({name: d.encoders[name]}) for d in (other.dataset, own.dataset))
         if feature.side != mine[name].side or feature.kind != mine[name].kind or one != two:
-            raise ConfigError(f"run '{other.name}': feature '{name}' is encoded otherwise than in '{own.name}'; "
-                              "train both on the same data, or compare their scores in a file")  # fmt: skip
+            return f"feature '{name}' is encoded otherwise than in '{own.name}'"
+    return None
 
 
 def _score(opened: Run, models: Mapping[str, _Model], loader: ListLoader, truth: int | None) -> tuple[dict[str, NDArray], list[str]]:
@@ -135,8 +146,12 @@ def _score(opened: Run, models: Mapping[str, _Model], loader: ListLoader, truth:
     try:
         with torch.inference_mode():
             lists = 0
-            for batch in loader.epoch(0):
-                found = {whose: _logits(one, batch.to(device)) for whose, one in models.items()}
+            for k, batch in enumerate(loader.epoch(0)):
+                given = dict.fromkeys(models, batch)
+                if any(one.by_ids is not None for one in models.values()):
+                    entities = loader.entities(0, k)
+                    given |= {whose: one.by_ids.batch(batch, *entities) for whose, one in models.items() if one.by_ids is not None}
+                found = {whose: _logits(one, given[whose].to(device)) for whose, one in models.items()}
                 found |= _columns(batch, loader, lists, truth)
                 parts.append(found)
                 lists += len(batch.where)

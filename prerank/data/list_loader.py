@@ -61,11 +61,20 @@ class ListLoader:
 
     def epoch(self, n: int, start: int = 0) -> Iterator[Batch]:
         """Batches of epoch n from batch `start` on."""
-        order = self.sampler.kept
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, n]).permutation(order)
+        order = self._order(n)
         for k in range(start, len(self)):
             yield self._batch(order[k * self.batch_size : (k + 1) * self.batch_size], np.random.default_rng([self.seed, n, k]))
+
+    def entities(self, n: int, k: int) -> tuple[Ints, Ints]:
+        """Whom batch k of epoch n holds: rows of dataset.users [B], and of dataset.items, one a candidate in the order of `where`."""
+        lists = self._order(n)[k * self.batch_size : (k + 1) * self.batch_size]
+        first = self.lists.order[self.lists.offsets[lists]]
+        items = self.sampler.draw(lists, np.random.default_rng([self.seed, n, k])).item
+        return np.asarray(self.dataset.user_row[first]).astype(np.int64), items
+
+    def _order(self, n: int) -> Ints:
+        kept = self.sampler.kept
+        return np.random.default_rng([self.seed, n]).permutation(kept) if self.shuffle else kept
 
     def _batch(self, lists: Ints, random: np.random.Generator) -> Batch:
         """Lists [B]."""

@@ -100,12 +100,33 @@ def test_mistakes_are_named(runs: Path, arguments, message) -> None:
     assert message in str(error.value)
 
 
-def test_a_model_that_reads_other_features_is_refused(runs: Path) -> None:
+def test_a_model_that_reads_what_varies_inside_the_log_is_refused(runs: Path) -> None:
     ids = [{"name": "user_id", "side": "user"}, {"name": "item_id", "side": "item"}]
     features = [*ids, {"name": "bid", "side": "item", "kind": "numeric"}]
     trained(runs, "other", **{"data.features": features})
     with pytest.raises(ConfigError, match=r"reads feature 'bid', which the data of .*mf' does not have"):
         score_runs(runs / "mf", runs / "other")
+
+
+def test_a_model_whose_vocabularies_differ_is_asked_about_the_same_pairs(runs: Path) -> None:
+    """One that has seen impressions alone has other vocabularies: its scores of every pair are those that it has of its own rows."""
+    log = pl.read_parquet(runs / "log.parquet").filter(pl.col("stage") == "impression")
+    log.sort("item_id", descending=True).sort("time_ms", maintain_order=True).write_parquet(runs / "shown.parquet")
+    trained(runs, "shown", **{"data.log": str(runs / "shown.parquet")})
+    own, theirs = open_run(runs / "mf").dataset, open_run(runs / "shown")
+    assert len(own.item_ids) > len(theirs.dataset.item_ids)
+    scored = score_runs(runs / "mf", runs / "shown")
+    d, splits = theirs.dataset, ("train", "validation", "test")
+    of = np.concatenate([d.rows(split) for split in splits])
+    table = pl.DataFrame({"user_id": d.user_ids.gather(d.user_row[of]), "item_id": d.item_ids.gather(d.item_row[of]),
+                          "z": np.concatenate([theirs.logits(split)[0][:, 0] for split in splits])})  # fmt: skip
+    table = table.unique(["user_id", "item_id"])  # the model reads ids alone: a pair has one logit
+    rows = own.rows("test")
+    pairs = pl.DataFrame({"user_id": own.user_ids.gather(own.user_row[rows]), "item_id": own.item_ids.gather(own.item_row[rows])})
+    expected = np.sort(pairs.join(table, on=["user_id", "item_id"], how="inner")["z"].to_numpy())
+    assert len(expected) == len(rows)
+    np.testing.assert_allclose(np.sort(scored.t[scored.stage == 0]), expected, atol=1e-5)
+    assert len(scored.t) > len(rows)
 
 
 def test_a_log_without_a_teacher_needs_a_ranking_model(runs: Path) -> None:
