@@ -154,8 +154,9 @@ def _ms(row: Mapping[str, Any]) -> float | None:
 
 
 def _seeds(rows: list[dict[str, Any]]) -> str:
-    n = max(len(row["seeds"]) for row in rows)
-    return f"{n} seed{'s' if n > 1 else ''}"
+    numbers = sorted({len(row["seeds"]) for row in rows})
+    said = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    return f"{said} seed{'s' if numbers[-1] > 1 else ''}"
 
 
 def _spread(values: list[float | None]) -> Spread | None:

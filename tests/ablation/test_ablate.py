@@ -59,6 +59,18 @@ def test_the_record_is_what_the_runs_give(plan, tmp_path, done):
     assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["ablation-toy-plan-dssm-gains.png", "ablation-toy-plan-dssm.png"]
 
 
+@pytest.mark.slow
+def test_runs_are_processes_of_their_own(plan, tmp_path):
+    """The pool, the worker, and that a second call finds what the first did."""
+    path = plan(backbones=[{**few(tmp_path)[0], "variants": ["plain"]}], seeds=2)
+    record = play(path, tmp_path, jobs=2)
+    states = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/leaderboard.json")}
+    assert (len(states), record["rows"][0]["seeds"]) == (2, [0, 1])
+    assert play(path, tmp_path)["rows"] == record["rows"]
+    assert states == {p: p.stat().st_mtime_ns for p in states}
+    assert not list((tmp_path / "runs").glob("*/checkpoint"))
+
+
 def test_what_is_finished_is_not_repeated(plan, tmp_path, done, monkeypatch):
     path = plan(backbones=few(tmp_path), seeds=1)
     first = play(path, tmp_path)
