@@ -2,9 +2,9 @@
 
     log = RedisLog("redis://localhost:6379/0", "events", partitions=4)
 
-A partition is a stream. An append is a script on the server, in chunks of CHUNK messages: it gives dense offsets and the server's time,
-and lies there whole or not at all. How durable it is, is the server's setting: `appendonly yes` with `appendfsync always` writes
-before it answers, `everysec` may lose the last second when the server's machine dies. Of a server that came back without its end,
+A partition is a stream, and an entry's id its offset + 1 and its time. An append is a script on the server, in chunks of CHUNK
+messages: it gives dense offsets and the server's time, and lies there whole or not at all. How durable it is, is the server's
+setting: `appendonly yes` with `appendfsync always` writes before it answers, `everysec` may lose the last second when the server's machine dies. Of a server that came back without its end,
 `read` says so rather than wait for ever.
 """
 
@@ -22,7 +22,7 @@ _APPEND = """
 local t = redis.call('TIME')
 local ms = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
 local first = tonumber(redis.call('GET', KEYS[2]) or '0')
-for i, data in ipairs(ARGV) do redis.call('XADD', KEYS[1], string.format('%.0f-0', first + i), 't', ms, 'd', data) end
+for i, data in ipairs(ARGV) do redis.call('XADD', KEYS[1], string.format('%.0f-%s', first + i, ms), 'd', data) end
 redis.call('SET', KEYS[2], string.format('%.0f', first + #ARGV))
 return first
 """
@@ -40,7 +40,7 @@ while true do
   local found = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 500)
   if #found == 0 then return redis.call('XTRIM', KEYS[1], 'MAXLEN', 0) end
   for _, entry in ipairs(found) do
-    if tonumber(entry[2][2]) >= tonumber(ARGV[1]) then return redis.call('XTRIM', KEYS[1], 'MINID', entry[1]) end
+    if tonumber(string.match(entry[1], '-(%d+)')) >= tonumber(ARGV[1]) then return redis.call('XTRIM', KEYS[1], 'MINID', entry[1]) end
   end
   from = '(' .. found[#found][1]
 end
@@ -99,14 +99,14 @@ class RedisLog:
                 raise beyond(self.name, partition, offset, end)
             return []
         entries = found[0][1] if isinstance(found, list) else next(iter(found.values()))[0]
-        return [Entry(int(id_[:-2]) - 1, int(fields[b"t"]), fields[b"d"]) for id_, fields in entries]
+        return [_entry(id_, fields[b"d"]) for id_, fields in entries]
 
     def start(self, partition: int) -> int:
         """See log.py."""
         check_partition(partition, self.partitions)
         with self._reached():
             first = self._client.xrange(self._key(partition), count=1)
-        return int(first[0][0][:-2]) - 1 if first else self.end(partition)
+        return _entry(first[0][0], b"").offset if first else self.end(partition)
 
     def end(self, partition: int) -> int:
         """See log.py."""
@@ -167,6 +167,11 @@ class RedisLog:
         except (self._redis.RedisError, OSError) as error:
             said = str(error).splitlines() or [type(error).__name__]
             raise LogError(f"log '{self.name}': cannot be reached: {said[0]}") from None
+
+
+def _entry(id_: bytes, data: bytes) -> Entry:
+    offset, _, ts = id_.partition(b"-")
+    return Entry(int(offset) - 1, int(ts), data)
 
 
 def _redis() -> ModuleType:
