@@ -16,6 +16,7 @@ A time of the far future would let everything expire: whoever reads events refus
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import zipfile
@@ -108,6 +109,28 @@ class GrowingVocabulary:
             self._tick(int(times.max()))
             found[there] = _rows(self._assign(given.drop_nulls(), times[there]))
         return found
+
+    def with_rows(self, values: pl.Series, rows: NDArray[np.int32], released: NDArray[np.int32]) -> GrowingVocabulary:
+        """A copy for look-ups in which some rows have other values, and released ones none; this one stays as it is.
+
+        values, rows   [n];  raises DataError for rows or values that cannot be
+        """
+        at, gone = rows.astype(np.int64) - FIRST, released.astype(np.int64) - FIRST
+        given = as_type(values, self.dtype, "values of a vocabulary")
+        every = np.concatenate([at, gone])
+        if len(at) != len(given) or (len(every) and not 0 <= every.min() <= every.max() < len(self._held)):
+            raise DataError(f"values of a vocabulary: must have one row each, of {self.size:,}")
+        made = copy.copy(self)
+        made._keys, made._held, made._last = copy.copy(self._keys), self._held.copy(), self._last.copy()
+        made._keys.at, made._keys._slots = self._keys.at.copy(), self._keys._slots.copy()
+        made._admitted, made._released = self._admitted.copy(), self._released.copy()
+        made._texts = None if self._texts is None else self._texts.copy()
+        made._release(np.unique(every[made._held[every]]))
+        keys = made._hashes(given)
+        if len(np.unique(keys)) < len(keys) or (made._keys.find(keys) >= 0).any():
+            raise DataError("values of a vocabulary: one has a row already")
+        made._give(keys, at, given, np.full(len(at), self.clock))
+        return made
 
     def changes(self) -> Changes:
         """What has changed since this was last asked."""

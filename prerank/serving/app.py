@@ -1,4 +1,4 @@
-"""The HTTP face: POST /score, GET /health, /metrics, /schema, and an OpenAPI page at /docs.
+"""The HTTP face: POST /score, /items and /users, GET /health, /metrics, /schema, and an OpenAPI page at /docs.
 
 The hot route reads the body, decodes it with msgspec (messages.py) and scores it where it stands, in the event loop: a
 thousand candidates take less than handing them to a thread would. Large requests go to a thread, so that health checks
@@ -27,6 +27,8 @@ from litestar.handlers import BaseRouteHandler
 from prerank import __version__
 from prerank.serving import messages
 from prerank.serving.documentation import ScoreOperation, describe, openapi
+from prerank.serving.entities import routes
+from prerank.serving.follow import Mirror, open_source
 from prerank.serving.live import Live
 from prerank.serving.measures import TEXT, Measures
 from prerank.serving.messages import MEDIA, BatchResponse, Format, MessageError, Problem, ScoreResponse
@@ -48,18 +50,24 @@ class Settings:
     body_limit: int = 8_000_000  # bytes; more is 413
     candidate_limit: int = 100_000  # of a request, batches summed up; more is 422
     follow_seconds: float = 1.0  # between two looks for a new generation; 0: never
+    source: str | None = None  # url that generations and deltas come from (follow.py); None: they are written into the folder
 
 
 def create(settings: Settings, build: Builder) -> Litestar:
     """The ASGI application. Raises GenerationError when there is no generation to serve."""
-    live, measures = Live(settings.folder, build), Measures()
-    measures.generation.set(live.scorer.generation.meta.number)
+    mirror = None if settings.source is None else Mirror(open_source(settings.source), settings.folder)
+    live, measures = Live(settings.folder, build, mirror), Measures()
 
-    def changed(swapped: bool) -> None:
+    def changed(swapped: bool = True) -> None:
         if swapped:
-            measures.generation.set(live.scorer.generation.meta.number)
+            generation = live.scorer.generation
+            measures.generation.set(generation.meta.number)
+            measures.sequence.set(generation.sequence)
+            measures.posts.set(generation.posts)
         else:
             measures.failed_reloads.inc()
+
+    changed()
 
     @asynccontextmanager
     async def following(_: Litestar) -> AsyncIterator[None]:
@@ -82,12 +90,13 @@ def create(settings: Settings, build: Builder) -> Litestar:
             dear = 1 if scorer.cost is None else max(1, scorer.cost / MAXSIM)
             inline = count * dear + PER_USER * len(received) <= INLINE
             responses = scorer.score(received) if inline else await asyncio.to_thread(scorer.score, received)
-            number = scorer.generation.meta.number
+            state = scorer.generation
+            number = state.meta.number
             measures.scored(received, responses)
             if messages.is_batch(received):
-                content = messages.encode(BatchResponse(number, responses), format)
+                content = messages.encode(BatchResponse(number, responses, state.sequence, state.posts), format)
             else:
-                content = messages.encode(ScoreResponse.of(number, responses[0]), format)
+                content = messages.encode(ScoreResponse.of(number, responses[0], state.sequence, state.posts), format)
         except MessageError as error:
             status = 400 if error.field is None else 422
             content, format = messages.encode(Problem(error.message, error.field), "json"), "json"
@@ -103,9 +112,11 @@ def create(settings: Settings, build: Builder) -> Litestar:
     @get("/health", opt={"open": True})
     async def health() -> dict[str, Any]:
         """Whether it answers, and from which generation."""
-        meta = live.scorer.generation.meta
+        generation = live.scorer.generation
+        meta = generation.meta
+        state = {"generation": meta.number, "sequence": generation.sequence, "posts": generation.posts}
         size = {"items": meta.items, "users": meta.users}
-        return {"status": "ok", "generation": meta.number, "name": meta.name, **size, "version": __version__}
+        return {"status": "ok", **state, "name": meta.name, **size, "version": __version__}
 
     @get("/metrics", media_type=MediaType.TEXT)
     async def metrics() -> Response[bytes]:
@@ -128,7 +139,7 @@ def create(settings: Settings, build: Builder) -> Litestar:
         }
 
     app = Litestar(
-        [score, health, metrics, schema],
+        [score, health, metrics, schema, *routes(live, changed)],
         lifespan=[following],
         guards=[_guard(settings.token)] if settings.token else [],
         request_max_body_size=settings.body_limit,

@@ -33,10 +33,15 @@ class Exportable(Protocol):
     schema: Schema
     sizes: dict[str, int]
     encoders: dict[str, Encoder]
-    users: dict[str, NDArray[Any]]
-    items: dict[str, NDArray[Any]]
-    user_ids: pl.Series
-    item_ids: pl.Series
+
+    @property
+    def users(self) -> dict[str, NDArray[Any]]: ...
+    @property
+    def items(self) -> dict[str, NDArray[Any]]: ...
+    @property
+    def user_ids(self) -> pl.Series: ...
+    @property
+    def item_ids(self) -> pl.Series: ...
 
 
 def export(dataset: Exportable, model: nn.Module, *, folder: str | Path, options: Mapping[str, Any], name: str = "prerank",

@@ -21,7 +21,7 @@ def folded(model: nn.Module, output: Callable[[nn.Module], Tensor], tolerance: f
     A pair is a Linear and the BatchNorm1d registered right after it. Registered order need not be the order of execution,
     so the copy is believed only when `output` of both agrees to `tolerance` x max(1, |value|).
     """
-    copied = copy.deepcopy(model).eval()
+    copied = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())}).eval()  # tables are not copied
     changes = 0
     with torch.no_grad():
         for module in list(copied.modules()):

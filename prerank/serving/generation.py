@@ -18,6 +18,7 @@ A folder is written under a temporary name and renamed whole, so a half-written 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -44,16 +45,21 @@ from prerank.index import IdError, Ids, ItemMatrix
 from prerank.schema import Schema
 from prerank.serving import calibration
 from prerank.serving.calibration import CalibrationError, Calibrator
+from prerank.serving.catalogue import Catalogue
 from prerank.serving.meta import GenerationError, Meta, read
 
 PREFIX, CURRENT, TEMPORARY = "gen-", "current.json", ".tmp-"
+WANTED = "wanted.json"  # a server that cannot go on by deltas asks for a whole generation by it
 
 
 class Generation:
     """One generation, opened; arrays are memory-mapped.
 
     meta, schema
+    identity     16 hex digits that tell it from any other of its number
     weights      {name: tensor} of the whole model
+    sequence     deltas that were applied to it (change.py, delta.py); 0: as it lies in the folder
+    posts        changes by POST and DELETE that were applied, counted from the folder's first (posts.py)
     items        ItemMatrix [N], which answers by itself where meta.scoring is maxsim; a ranker has one of no width
     columns      {feature: column [N, ...]} of items, a ranker's; else {}
     item_ids, user_ids   raw id -> row
@@ -63,12 +69,15 @@ class Generation:
     calibrators  {objective: Calibrator}
     """
 
+    sequence = posts = 0
+
     def __init__(self, folder: str | Path) -> None:
         """Raises GenerationError when anything is missing, cut short, or does not fit together."""
         self.folder = Path(folder)
         self.meta = read(self.folder)
         _check_files(self.folder, self.meta)
         try:
+            self.identity = identity(self.folder)
             self.schema = Schema.model_validate(self.meta.schema)
             if self.schema.fingerprint() != self.meta.fingerprint:
                 raise GenerationError(
@@ -78,7 +87,8 @@ class Generation:
             self.weights: dict[str, torch.Tensor] = load_file(self.folder / "weights.safetensors")
             self.items = self._items()
             self.columns = {f.name: self._column("items", f.name) for f in self.schema.on("item")} if self.meta.ranker else {}
-            self.item_ids, self.user_ids = Ids(self._ids("item_ids")), Ids(self._ids("user_ids"))
+            self.item_ids: Ids | Catalogue = Ids(self._ids("item_ids"))
+            self.user_ids: Ids | Catalogue = Ids(self._ids("user_ids"))
             self.users = {f.name: self._column("users", f.name) for f in self.schema.on("user") if f.side == "user"}
             self.user_vectors = self._array("user_vectors") if self.meta.user_vectors else None
             self.user_bias = self._array("user_bias") if self.meta.user_vectors else None
@@ -130,6 +140,11 @@ class Generation:
         return f"<Generation {self.meta.number} '{self.meta.name}': {self.meta.items} items, {self.meta.users} users, {self.meta.dtype}>"
 
 
+def identity(folder: Path) -> str:
+    """16 hex digits of a generation's meta.json, which has every file's checksum."""
+    return hashlib.sha256((folder / "meta.json").read_bytes()).hexdigest()[:16]
+
+
 def current(folder: str | Path) -> Path:
     """Path of the generation in force. Raises GenerationError when there is none."""
     folder = Path(folder)
@@ -163,7 +178,7 @@ def write(folder: str | Path, fill: Callable[[Path], Meta], *, keep: int = 3) ->
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         for left in folder.glob(f"{TEMPORARY}*"):
             shutil.rmtree(left, ignore_errors=True)
         number = max((int(p.name[len(PREFIX) :]) for p in generations(folder)), default=0) + 1
@@ -175,15 +190,16 @@ def write(folder: str | Path, fill: Callable[[Path], Meta], *, keep: int = 3) ->
                 meta.number, meta.created = number, time.time()
                 written = [p for p in sorted(temporary.rglob("*")) if p.is_file()]
                 meta.files = {str(p.relative_to(temporary)): p.stat().st_size for p in written}
-                meta.checksums = {str(p.relative_to(temporary)): _checksum(p) for p in written}
+                meta.checksums = {str(p.relative_to(temporary)): checksum(p) for p in written}
                 (temporary / "meta.json").write_bytes(msgspec.json.format(msgspec.json.encode(meta), indent=1))
                 for path in temporary.rglob("*"):
-                    _sync(path)
+                    sync(path)
             temporary.rename(final)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _point(folder, final.name)
+        point(folder, final.name)
+        (folder / WANTED).unlink(missing_ok=True)
         for old in generations(folder)[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
     return final
@@ -195,23 +211,26 @@ def generations(folder: str | Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name[len(PREFIX) :]))
 
 
-def _point(folder: Path, name: str) -> None:
+def point(folder: Path, name: str, **more: Any) -> None:
+    """Put a generation in force, in one step; `more` is written beside its name."""
     temporary = folder / f".{CURRENT}.{os.getpid()}"
     with writing(folder):
-        temporary.write_text(json.dumps({"generation": name}) + "\n")
-        _sync(temporary)
+        temporary.write_text(json.dumps({"generation": name, **more}) + "\n")
+        sync(temporary)
         os.replace(temporary, folder / CURRENT)
-    _sync(folder)
+    sync(folder)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Those who write into a folder of generations take turns."""
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """To the disk: a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -228,11 +247,11 @@ def _check_files(folder: Path, meta: Meta) -> None:
             raise GenerationError(f"generation '{folder}': file '{name}' is missing") from None
         if found != size:
             raise GenerationError(f"generation '{folder}': file '{name}' must have {size} bytes, it has {found}")
-        if _checksum(folder / name) != meta.checksums.get(name):
+        if checksum(folder / name) != meta.checksums.get(name):
             raise GenerationError(f"generation '{folder}': file '{name}' is not as it was written, its checksum differs; export it again")
 
 
-def _checksum(path: Path) -> int:
+def checksum(path: Path) -> int:
     """CRC-32 of a file, in bounded memory; about 1 GB/s."""
     found = 0
     with path.open("rb") as file:

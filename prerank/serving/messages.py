@@ -82,20 +82,30 @@ class Response(msgspec.Struct):
 
 
 class ScoreResponse(Response):
-    """Response, and the generation that gave it."""
+    """Response, and the state that gave it: one for all of a response.
+
+    generation   its number
+    sequence     deltas of it that were applied
+    posts        changes by POST and DELETE that were applied, counted from the first
+    """
 
     generation: int
+    sequence: int = 0
+    posts: int = 0
 
     @classmethod
-    def of(cls, generation: int, response: Response) -> ScoreResponse:
-        return cls(**{f: getattr(response, f) for f in Response.__struct_fields__}, generation=generation)
+    def of(cls, generation: int, response: Response, sequence: int = 0, posts: int = 0) -> ScoreResponse:
+        own = {f: getattr(response, f) for f in Response.__struct_fields__}
+        return cls(**own, generation=generation, sequence=sequence, posts=posts)
 
 
 class BatchResponse(msgspec.Struct):
-    """Responses in the order of the requests."""
+    """Responses in the order of the requests, and the state that gave them all (see ScoreResponse)."""
 
     generation: int
     responses: list[Response]
+    sequence: int = 0
+    posts: int = 0
 
 
 class Problem(msgspec.Struct):

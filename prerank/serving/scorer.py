@@ -9,6 +9,7 @@ Unknown items are listed. No item network runs, unless the generation is a ranke
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +34,23 @@ from prerank.serving.users import User, Users, encode
 Builder = Callable[[dict[str, Any]], nn.Module]  # meta.json as a dict (model, schema, sizes) -> the model with fresh weights
 
 
+def loaded(generation: Generation, build: Builder, like: nn.Module | None = None) -> nn.Module:
+    """The model with the generation's weights, which it shares: nobody writes to either. Raises GenerationError.
+
+    like   a loaded model of the same shape, which is then not built anew
+    """
+    if like is None:
+        model = build(msgspec.to_builtins(generation.meta)).eval().requires_grad_(False)
+    else:
+        model = copy.deepcopy(like, {id(t): t for t in (*like.parameters(), *like.buffers())})
+    try:
+        model.load_state_dict(generation.weights, assign=True)
+    except RuntimeError as error:
+        why = str(error).splitlines()[-1].strip()
+        raise GenerationError(f"generation '{generation.folder}': weights do not fit the model: {why}") from None
+    return model.requires_grad_(False)
+
+
 class _Asked(NamedTuple):
     """What a request wants ordered: ids, their rows [C] (-1: unknown), bids [C] or None, and by which objective."""
 
@@ -48,14 +66,18 @@ class Scorer:
     cost     microseconds a candidate where a head or a ranker scores them, measured here; None: MaxSim, a tenth or so
     """
 
-    def __init__(self, generation: Generation, build: Builder) -> None:
-        """Raises GenerationError when the built model does not take the generation's weights or head groups."""
+    def __init__(self, generation: Generation, build: Builder, plain: nn.Module | None = None) -> None:
+        """Raises GenerationError when the built model does not take the generation's weights or head groups.
+
+        plain   the model with the generation's weights (`loaded`), where there is one already
+        """
         self.generation = generation
+        self.plain = loaded(generation, build) if plain is None else plain
         self.objectives = tuple(generation.meta.objectives)
         self._users = Users(generation)
         self._ranked: RankedItems | None = None
         self._by_head: HeadItems | None = None
-        model: Any = self._load(build)
+        model: Any = self._folded()
         if generation.meta.ranker:
             self._ranked = RankedItems(model, generation.columns, len(self.objectives))
         else:
@@ -124,15 +146,9 @@ class Scorer:
         return Response(_pick(asked.candidates, order), scores, probabilities, raw, _pick(asked.candidates, np.flatnonzero(rows < 0)),
                         user.unknown, user.missing)  # fmt: skip
 
-    def _load(self, build: Builder) -> nn.Module:
+    def _folded(self) -> nn.Module:
         """The model with the generation's weights, BatchNorm folded."""
-        generation = self.generation
-        model = build(msgspec.to_builtins(generation.meta)).eval().requires_grad_(False)
-        try:
-            model.load_state_dict(generation.weights)
-        except RuntimeError as error:
-            why = str(error).splitlines()[-1].strip()
-            raise GenerationError(f"generation '{generation.folder}': weights do not fit the model: {why}") from None
+        generation, model = self.generation, self.plain
         if generation.meta.ranker:
             return folded(model, self._few_pairs())
         preranker: PreRanker = model  # type: ignore[assignment]

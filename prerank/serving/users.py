@@ -47,7 +47,7 @@ class Users:
         self._objectives = len(generation.meta.objectives)
         self._features = list(generation.schema.on("user"))
         self._by_name = {f.name: f for f in self._features}
-        self._cold = {f.name: _missing(f, generation) for f in self._features}
+        self._cold = {f.name: cold(f, generation) for f in self._features}
         # Plain views: a memory map's own slicing costs microseconds.
         self._stored = {f.name: np.asarray(generation.users[f.name]) for f in self._features if f.side == "user"}
         self._context = [f for f in self._features if f.side != "user"]
@@ -144,7 +144,7 @@ def encode(model: nn.Module, columns: Columns) -> Representation:
     return preranker.encode("user", columns)
 
 
-def _missing(feature: Feature, generation: Generation) -> Array:
+def cold(feature: Feature, generation: Generation) -> Array:
     """The one-row column of a feature that nobody gave; the id of a user whom nobody knows is 'unknown', not missing."""
     column = generation.encoders[feature.name].missing()
     return np.full_like(column, UNKNOWN) if feature.name == generation.schema.user_id else column

@@ -176,7 +176,7 @@ def test_other_routes_and_methods(url):
 def test_the_openapi_page_describes_the_body(url):
     assert "text/html" in httpx.get(f"{url}/docs").headers["content-type"]
     document = httpx.get(f"{url}/docs/openapi.json").json()
-    assert set(document["paths"]) == {"/score", "/health", "/metrics", "/schema"}
+    assert set(document["paths"]) == {"/score", "/health", "/metrics", "/schema", "/items", "/items/{item_id}", "/users"}
     body = document["paths"]["/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     assert set(document["components"]["schemas"][body.rsplit("/")[-1]]["properties"]) == {
         "candidates", "user", "features", "context", "k", "bids", "objective", "requests",
