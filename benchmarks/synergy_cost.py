@@ -40,6 +40,7 @@ from prerank.schema import FIRST
 from prerank.serving import Request, Scorer
 from prerank.serving.generation import Generation
 from prerank.towers import TwoTower
+from prerank.training.device import configure
 from prerank.training.optimizer import Optimizer
 from prerank.training.step import train_step
 
@@ -218,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/synergy-cost.json"))
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    torch.set_num_threads(1)
+    configure(Training(threads=1, device="cpu"))  # as training does: threads, and an allocator that keeps what it freed
     console = Console(width=140)
     found = {
         "training": measure_training(options.batch_size, options.rounds, options.steps, options.seed),

@@ -46,7 +46,7 @@ class MemoryStore(nn.Module):
     def put(self, ids: Tensor, memory: Memory) -> None:
         """As given."""
         at = ids.long()
-        self.vectors[at] = memory.vectors.float()
+        self.vectors.index_copy_(0, at, memory.vectors.float())
         self.counts[at] = memory.counts.int()
         self.last[at] = memory.last
 

@@ -1,6 +1,6 @@
 """The two products of a layer in its cycle as one operation of autograd: what CAS does in training, most of the time.
 
-    z = relu(x W' + b)     e = sigmoid(z W_e' + b_e)     x~ = 2 x e     y = x~ W' + b
+    z = relu(x W' + b)     e = 2 sigmoid(z W_e' + b_e)     x~ = x e     y = x~ W' + b
 
 The same numbers as the four steps written out. It is there for what autograd would do beside the products: rows are filled up once
 and not for each product (layers/linear.py), the gradients of x and of W are summed by the products themselves, and less is
@@ -35,8 +35,8 @@ class Twice(torch.autograd.Function):
         w, b, we, be = (t.to(ctx.dtype) for t in (weight, bias, excite, offset))
         z = F.linear(x, w, b)
         z = z.relu_() if gate_after else z
-        e = F.linear(z, we, be).sigmoid_()
-        weighed = (x * e).mul_(2)
+        e = F.linear(z, we, be).sigmoid_().mul_(2)
+        weighed = x * e
         ctx.save_for_backward(x, z, e, weighed, w, we)
         return F.linear(weighed, w, b)[: ctx.rows]
 
@@ -46,14 +46,14 @@ class Twice(torch.autograd.Function):
         x, z, e, weighed, w, we = ctx.saved_tensors
         dy = filled(gradient, ctx.dtype)
         dweighed = dy @ w  # [m, d_in]
-        dx = (dweighed * e).mul_(2)
+        dx = dweighed * e
         de = dx * x
-        de.addcmul_(de, e, value=-1)  # dx x (1 - e): before the sigmoid
+        de.addcmul_(de, e, value=-0.5)  # before the sigmoid: 2 s' = e (1 - e / 2)
         dw, db = dy.t() @ weighed, dy.sum(0)
         if not ctx.detach:
             dz = de @ we  # [m, d_out]
             if ctx.gate_after:
-                dz.masked_fill_(z <= 0, 0)
+                dz = torch.ops.aten.threshold_backward(dz, z, 0)
             dw.addmm_(dz.t(), x)
             db += dz.sum(0)
             dx.addmm_(dz, w)
