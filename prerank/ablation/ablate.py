@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from prerank.ablation import summary, tables
+from prerank.ablation.measure import NOISE
 from prerank.ablation.plan import RANKER, Cell, Plan, load
 from prerank.ablation.summary import Replays
 from prerank.config import ConfigError
@@ -57,7 +58,7 @@ def ablate(path: str | Path, *, only: str = "", seeds: int | None = None, jobs: 
         prepare_all(todo, console)
         taken = {r.cell.entry.label: r.states[s].measured["seconds"] for r in _found(cells, numbers, runs) for s in r.finished}
         with Show(todo, jobs, taken, console) as show:
-            pool.run(todo, jobs, show, (sys.executable, "-m", "prerank.ablation.worker", str(plan.noise)))
+            pool.run(todo, jobs, show, (sys.executable, "-m", "prerank.ablation.worker"))
     out = out or Path("results") / f"ablation-{path.stem}.json"
     record = _record(plan, path, _found(cells, numbers, runs), len(numbers), written(out), measure, console)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def _record(plan: Plan, path: Path, found: Sequence[Replays], seeds: int, before
     rows = [summary.row(runs) for runs in found]
     ready = [runs for runs in found if runs.finished]
     record: dict[str, Any] = {
-        "ablation": path.stem, "title": plan.title, "protocol": plan.protocol, "noise": plan.noise, "cold": plan.cold,
+        "ablation": path.stem, "title": plan.title, "protocol": plan.protocol, "noise": NOISE, "cold": plan.cold,
         "command": shlex.join(["prerank", "ablate", str(path), "--seeds", str(seeds)]), "machine": machine(), "versions": versions(),
         "objectives": list(next((row["prequential"] for row in rows if row["seeds"]), ())), "rows": rows,
         "runs": {r.cell.entry.label: [r.folders[s].name for s in r.finished] for r in ready},

@@ -19,12 +19,11 @@ from prerank.towers import TwoTower
 from prerank.training import predict
 from prerank.training.online import Order
 
+NOISE = 0.1  # deviation of the Gaussian noise on the fields that the towers read, the paper's
 
-def measured(run: Run, replayed: Replayed, noise: float) -> dict[str, Any]:
-    """What the JSON needs of a run; what comparisons need, row by row of the test rows, is put into its folder.
 
-    noise   deviation of the Gaussian noise on the fields
-    """
+def measured(run: Run, replayed: Replayed) -> dict[str, Any]:
+    """What the JSON needs of a run; what comparisons need, row by row of the test rows, is put into its folder."""
     order = replayed.order
     rows = order.rows[order.test :]
     keep(run.folder, prequential=replayed.prequential[order.test :], frozen=replayed.frozen,
@@ -32,12 +31,12 @@ def measured(run: Run, replayed: Replayed, noise: float) -> dict[str, Any]:
          users=np.asarray(run.dataset.user_row)[rows])  # fmt: skip
     for side, entity in (("user", run.dataset.user_row), ("item", run.dataset.item_row)):
         keep(run.folder, **{f"{side}-events": events(np.asarray(entity)[order.rows], order.test)})
-    noisy = _noisy(run, order, noise)
+    noisy = _noisy(run, order)
     test = replayed.metrics["prequential"]
     positive = replayed.labels[order.test :] > 0
     objectives = run.dataset.schema.objectives
     return {
-        "test": test, "frozen": replayed.metrics["frozen"], "before": replayed.metrics["before"], "noise": noise,
+        "test": test, "frozen": replayed.metrics["frozen"], "before": replayed.metrics["before"],
         "noisy": {name: float(auc(noisy[:, objectives.index(name)], positive[:, objectives.index(name)])) for name in test},
         "seconds": round(replayed.seconds, 2), "cpu_seconds": round(replayed.cpu_seconds, 2), "rows": len(order.rows),
         "parameters": sum(p.numel() for p in run.model.parameters()), "memory_bytes": _memory(run.model),
@@ -78,7 +77,7 @@ def _memory(model: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for memory in getattr(model, "memories", ()) for t in memory.tensors())
 
 
-def _noisy(run: Run, order: Order, deviation: float) -> NDArray[np.float32]:
+def _noisy(run: Run, order: Order) -> NDArray[np.float32]:
     """Logits of the test rows by the frozen model, with noise on every field that is read. The same noise for the same row and shape."""
     embeddings = getattr(run.model, "embeddings", None)
     if embeddings is None:
@@ -86,7 +85,7 @@ def _noisy(run: Run, order: Order, deviation: float) -> NDArray[np.float32]:
     generator = torch.Generator().manual_seed(1)
 
     def add(module: nn.Module, given: Any, fields: Tensor) -> Tensor:
-        return fields + deviation * torch.randn(fields.shape, generator=generator)
+        return fields + NOISE * torch.randn(fields.shape, generator=generator)
 
     hook = embeddings.register_forward_hook(add)
     try:

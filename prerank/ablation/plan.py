@@ -52,7 +52,6 @@ class Plan(_Strict):
     protocol: str = Field(description="rows, split and features in one line")
     seeds: int = Field(5, ge=1, description="runs a variant; their seeds follow each other")
     first_seed: int = Field(0, ge=0, description="the first of them")
-    noise: float = Field(0.1, gt=0, description="deviation of the Gaussian noise on the fields that the towers read")
     cold: int = Field(3, ge=0, description="an id with at most so many events is cold")
     synergy: dict[str, dict[str, Any]] = Field(min_length=1, description="the modules whose subsets are compared, and their options")
     more: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict, description="further variants: label -> synergy")

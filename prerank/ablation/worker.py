@@ -6,8 +6,6 @@ python -m prerank.ablation.worker 0.1 < settings.json         0.1: deviation of 
 from __future__ import annotations
 
 import shutil
-import sys
-from functools import partial
 from pathlib import Path
 
 from prerank.ablation.measure import measured
@@ -20,7 +18,7 @@ from prerank.run import open_run
 from prerank.training.step import DivergedError
 
 
-def work(config: Config, events: Events, noise: float) -> State:
+def work(config: Config, events: Events) -> State:
     """Replay, or go on; measure; write the state. Raises what is not the model's fault."""
     folder = Path(config.output)
     try:
@@ -28,16 +26,11 @@ def work(config: Config, events: Events, noise: float) -> State:
     except DivergedError as error:
         state = State("diverged", str(error).splitlines()[0])
     else:
-        state = State("finished", measured=measured(open_run(folder), replayed, noise))
+        state = State("finished", measured=measured(open_run(folder), replayed))
     state.write(folder)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return state
 
 
-def main() -> None:
-    """The process."""
-    worker.main(partial(work, noise=float(sys.argv[1])))
-
-
 if __name__ == "__main__":
-    main()
+    worker.main(work)

@@ -72,7 +72,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for job in jobs:
             names.append(job.name)
             watcher.started(job)
-            watcher.ended(job, work(job.config, Events(io.StringIO()), float(command[-1])))
+            watcher.ended(job, work(job.config, Events(io.StringIO())))
 
     monkeypatch.setattr(pool, "run", run)
     return names

@@ -91,8 +91,9 @@ def test_a_changed_setting_is_run_again_and_others_stand(plan, tmp_path, done):
     assert record["rows"][1]["set"]["synergy"]["cts"]["decay"] == 0.5
 
 
-def test_noise_blurs_what_the_towers_read(plan, tmp_path, done):
-    record = play(plan(backbones=[{**few(tmp_path)[0], "variants": ["plain"]}], seeds=1, noise=100.0), tmp_path)
+def test_noise_blurs_what_the_towers_read(plan, tmp_path, done, monkeypatch):
+    monkeypatch.setattr("prerank.ablation.measure.NOISE", 100.0)
+    record = play(plan(backbones=[{**few(tmp_path)[0], "variants": ["plain"]}], seeds=1), tmp_path)
     row = record["rows"][0]
     assert abs(row["noisy"]["y"][0] - 0.5) < abs(row["frozen"]["y"]["auc"][0] - 0.5) - 0.1
     assert record["compared"]["DSSM"]["frozen"]["tau"] == {}  # without a ranking model there is none to agree with
