@@ -47,6 +47,10 @@ HYBRID: list[dict[str, Any]] = [
     {"loss": "softsort", "stages": ["impression", "ranking", "pre_ranking"], "weight": 0.05},
     {"loss": "am_rankmax", "stages": ["impression", "ranking", "pre_ranking", "recall", "random"], "impressed": 1.0, "weight": 0.1},
 ]
+SHOWN = [term | ({"stages": ["impression"]} if term["loss"] == "distillation" else {}) for term in HYBRID]
+PRE_RANKERS = {  # backbone, objective on lists
+    "RankTower": ("RankTower", HYBRID), "DSSM": ("DSSM", HYBRID), "DSSM, scores of impressions alone": ("DSSM", SHOWN),
+}  # fmt: skip
 METRICS = (*(f"{name}@{k}" for k in AT for name in ("overlap", "regret")), "kendall")
 
 
@@ -114,15 +118,16 @@ def compared(rows: pl.DataFrame, hybrid: np.ndarray, impressions: np.ndarray) ->
 
 
 def measured(seed: int, impressions: int) -> dict[str, Any]:
-    """{backbone: record} of one world."""
+    """{pre-ranker: record} of one world."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base)
         data, log = cascade(folder, impressions, seed)
         found = {}
-        for name, model in BACKBONES.items():
-            runs = {"hybrid": fitted(folder / f"{name}-hybrid", data, model, HYBRID, True, seed),
-                    "impressions": fitted(folder / f"{name}-impressions", data, model, IMPRESSIONS, False, seed)}  # fmt: skip
+        plain = {name: fitted(folder / f"{name}-impressions", data, model, IMPRESSIONS, False, seed) for name, model in BACKBONES.items()}
+        for name, (backbone, objective) in PRE_RANKERS.items():
+            hybrid = fitted(folder / f"{name}-hybrid", data, BACKBONES[backbone], objective, True, seed)
+            runs = {"hybrid": hybrid, "impressions": plain[backbone]}
             dataset = runs["hybrid"].dataset
             test = log[np.sort(np.asarray(dataset.rows("test", None)))]
             scores = {way: logits(run, test) for way, run in runs.items()}
