@@ -15,7 +15,7 @@ FLOORS = {
     "__main__": 7,
     "cli": 6,
     "build": 5, "run": 5, "report": 5, "ensembles": 5, "pruning": 5, "tuning": 5, "leaderboard": 5, "teachers": 5, "retrieval": 5,
-    "consistency": 5, "replay": 5, "ablation": 5, "experiments": 5,
+    "consistency": 5, "replay": 5, "ablation": 5, "experiments": 5, "online": 5,
     "training": 4, "serving": 4, "datasets": 4, "synergy": 4,
     "towers": 3, "rankers": 3, "losses": 3, "data": 3, "stream": 3,
     "layers": 2, "index": 2, "batch": 2,
@@ -28,7 +28,7 @@ SIDEWAYS = {("config", "schema"), ("layers", "batch"), ("run", "build"), ("ensem
             ("retrieval", "run"), ("retrieval", "build"),
             ("replay", "build"), ("replay", "report"),
             ("ablation", "replay"), ("ablation", "run"), ("ablation", "leaderboard"), ("ablation", "report"),
-            ("experiments", "report"),
+            ("experiments", "report"), ("online", "build"),
             ("consistency", "run"), ("consistency", "ensembles"), ("consistency", "report")}  # fmt: skip
 FORBIDDEN = {
     "losses": {"towers", "layers", "data", "config", "schema", "metrics"},

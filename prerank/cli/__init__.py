@@ -1,7 +1,7 @@
 """The command line: `prerank VERB ...`, one file a verb.
 
-    data  init  validate  train  replay  ablate  tune  eval  consistency  teach  candidates  ensemble  prune  leaderboard
-    export  predict  serve  events  abtest  score  demo
+    data  init  validate  train  replay  online  ablate  tune  eval  consistency  teach  candidates  ensemble  prune  leaderboard
+    export  predict  serve  rollback  events  abtest  score  demo
 
 Exit status: 0 done; 1 a threshold does not hold (`consistency`; `abtest`'s sample ratio; one line "broken: ..." for each), or a bug of ours
 (a traceback); 2 something to mend in what was given; 130 interrupted.
@@ -24,6 +24,7 @@ VERBS: dict[str, Verb] = {
     "validate": Verb("Check a config and its data; report every problem at once."),
     "train": Verb("Train a model; a killed run continues where it stopped."),
     "replay": Verb("Run a log through a model in the order of time: predict, score, learn, observe."),
+    "online": Verb("Learn from a stream of rows for as long as it runs; publish generations that servers follow."),
     "ablate": Verb("Replay backbones with every subset of CS3 over seeds: what each part adds, paired, with a control."),
     "tune": Verb("Search settings on validation, within a latency budget."),
     "eval": Verb("Measure a trained run on rows it was not fitted to.", function="evaluate"),
@@ -36,6 +37,7 @@ VERBS: dict[str, Verb] = {
     "export": Verb("Encode all items of a run into a generation that can be served."),
     "predict": Verb("Score a Parquet file to a Parquet file, in bounded memory."),
     "serve": Verb("Answer scoring requests over HTTP."),
+    "rollback": Verb("Put an earlier generation in force; servers that follow go back to it."),
     "events": Verb("Event logs: fill one from Parquet, look into one, make training rows of one."),
     "abtest": Verb("Compare the arms of an A/B test: rates, values, latency, with intervals over users."),
     "score": Verb("Score users against candidates from the command line."),

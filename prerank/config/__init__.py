@@ -11,6 +11,7 @@ from prerank.config.errors import ConfigError, nearest
 from prerank.config.file import checked, dump, load, override, parse, put, read
 from prerank.config.growth import Growth
 from prerank.config.model import Model
+from prerank.config.online import Drift, Online, Publish
 from prerank.config.run import Config, Optimizer, ParameterGroup, TermConfig, Training
 from prerank.config.stages import Ecpm, Evaluation, Lists, StageColumn, Take, Teacher, monitored
 from prerank.config.synergy import Cas, Cms, Cts, Synergy
@@ -24,14 +25,17 @@ __all__ = [
     "Cts",
     "Data",
     "Derived",
+    "Drift",
     "Ecpm",
     "Evaluation",
     "Growth",
     "Label",
     "Lists",
     "Model",
+    "Online",
     "Optimizer",
     "ParameterGroup",
+    "Publish",
     "Split",
     "StageColumn",
     "Synergy",

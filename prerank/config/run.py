@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from prerank.config.data import Data
 from prerank.config.model import Model
+from prerank.config.online import Online
 from prerank.config.stages import Evaluation, Lists, monitored
 from prerank.config.strict import Strict
 from prerank.config.synergy import Synergy
@@ -106,6 +107,7 @@ class Config(Strict):
     objective: tuple[TermConfig, ...] = (TermConfig(loss="logloss"),)
     training: Training = Training()
     evaluation: Evaluation | None = Field(None, description="the candidate pool of recall@K and ndcg@K")
+    online: Online | None = Field(None, description="learning from a stream of rows: prerank online")
     output: str = Field("runs/prerank", description="folder of the run: config, checkpoints, metrics")
     leaky: str | None = Field(None, description="why this protocol leaks; set, every table says LEAKY")
 

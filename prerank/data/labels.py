@@ -6,6 +6,8 @@ polars parses and evaluates them. `impressed` is a column that every log has, un
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -14,7 +16,6 @@ from prerank.batch import Stage
 from prerank.config import Label
 from prerank.data.errors import DataError
 from prerank.data.stages import not_negative
-from prerank.data.table import Table
 from prerank.data.values import Place, as_type, row
 
 IMPRESSED = "impressed"
@@ -47,13 +48,21 @@ class Condition:
         return found
 
 
+class Source(Protocol):
+    """What labels ask of a log: its columns, and what is wrong with naming one."""
+
+    columns: Any
+
+    def problem(self, column: str, what: str) -> str | None: ...
+
+
 class Labels:
     """All labels of the settings, computed batch by batch.
 
     columns   the log columns they need
     """
 
-    def __init__(self, settings: dict[str, Label], log: Table) -> None:
+    def __init__(self, settings: dict[str, Label], log: Source) -> None:
         """Raises DataError naming every column that the log does not have."""
         self.settings = settings
         self._conditions = {n: Condition(s.rule, f"label '{n}'") for n, s in settings.items() if s.rule is not None}

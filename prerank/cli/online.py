@@ -1,0 +1,74 @@
+"""`prerank online`: learn from a stream of rows, for as long as it runs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prerank.cli.telling import Telling
+
+if TYPE_CHECKING:
+    from prerank.online import Told
+
+
+def online(
+    config: Annotated[Path, typer.Option("--config", "-c", help="YAML file of the run, with a section `online`")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="override one setting: --set online.rows=sqlite:///rows.db")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the folder's checkpoint; none: begin")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is in the output folder")] = False,
+    lockstep: Annotated[bool, typer.Option("--lockstep", help="full batches only: equal rows give equal weights, bit for bit")] = False,
+    until_empty: Annotated[bool, typer.Option("--until-empty", help="stop when no rows are left")] = False,
+    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="tell Prometheus at this port; 0: any that is free")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only the result")] = False,
+) -> None:
+    """Learn from a stream: predict, score, learn, observe; publish generations that servers follow.
+
+    Rows come from label waiting (`prerank events wait`). Stopped or killed, --resume goes on where the last checkpoint stands: no row is
+    learned twice, none is left out.
+
+    Examples:
+
+        prerank online --config online.yaml --resume
+
+        prerank online -c online.yaml --set online.publish.folder=generations --metrics-port 9100
+
+        prerank online -c online.yaml --lockstep --until-empty
+    """
+    from prerank.config import ConfigError, load
+    from prerank.online import train_online
+
+    if resume and overwrite:
+        raise ConfigError("online: --resume continues a run and --overwrite discards it; give one of them")
+    telling = Telling(quiet)
+    settings = load(config, set_ or [])
+    listeners = [lambda told: telling.say(_line(told))]
+    if metrics_port is not None:
+        from prerank.online.measures import Measures
+
+        measures = Measures()
+        telling.say(f"metrics: http://127.0.0.1:{measures.serve(metrics_port)}/metrics")
+        listeners.append(measures.tell)
+
+    def told(state: Told) -> None:
+        for listener in listeners:
+            listener(state)
+
+    found = train_online(settings, resume=resume, overwrite=overwrite, lockstep=lockstep, until_empty=until_empty, say=telling.say,
+                         told=told)  # fmt: skip
+    typer.echo(f"{settings.output}: {found.rows:,} rows in {found.batches:,} batches, {found.skipped:,} skipped")
+    for label, numbers in (found.metrics or {}).items():
+        typer.echo(f"{label:12} " + "  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
+
+
+def _line(told: Told) -> str:
+    """What a terminal shows every few seconds."""
+    parts = [f"{told.rows:,} rows", f"{told.rate:,.0f}/s", f"{told.lag:,} waiting"]
+    for label, numbers in (told.metrics or {}).items():
+        parts.append(f"{label}: AUC {numbers['auc']:.4f} LogLoss {numbers['logloss']:.4f} calibration {numbers['calibration']:.3f}")
+    if told.published:
+        late = "" if math.isnan(told.update_delay) else f", {told.update_delay:.1f} s after the event"
+        parts.append(f"generation {told.published}{late}")
+    return "  ".join(parts)

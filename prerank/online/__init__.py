@@ -1,0 +1,6 @@
+"""The living system's trainers: rows in, predicted, scored, learned from, observed; generations out."""
+
+from prerank.online.run import train_online
+from prerank.online.trainer import Told, Trainer
+
+__all__ = ["Told", "Trainer", "train_online"]

@@ -1,0 +1,109 @@
+"""Training rows of a stream -> a Batch: what was served is what is learned from.
+
+    batch = Columns(catalogue, config.data).batch(rows)
+
+A feature that the impression carries is taken as it was served; one that it does not carry comes from the prepared table of users or items,
+and is missing for those that the table does not have. Labels follow the same rules as in the log: a kind of feedback is a column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from prerank.batch import Batch
+from prerank.config import ConfigError, Data
+from prerank.data.errors import DataError
+from prerank.data.labels import Labels
+from prerank.online.catalogue import Catalogue, Entities
+from prerank.stream import Row
+
+
+class Columns:
+    """See the module's first lines."""
+
+    def __init__(self, catalogue: Catalogue, data: Data) -> None:
+        """Raises ConfigError for settings that a stream cannot follow."""
+        if data.asof:
+            raise ConfigError("data.asof: a stream of rows has no running statistics of its own yet; serve them and let the impression "
+                              "carry them, as features of the log")  # fmt: skip
+        self.catalogue, self.labels = catalogue, Labels(data.labels, _AnyColumn())
+        ids = (catalogue.schema.user_id, catalogue.schema.item_id)
+        self._growing = {n: v for n, v in catalogue.growing.items() if n in ids}
+
+    def admit(self, rows: Sequence[Row]) -> dict[str, NDArray[np.int32]]:
+        """Let growing vocabularies see the ids of rows [n]; returns {vocabulary: rows whose weights begin anew}."""
+        changed = {}
+        for name, vocabulary in self._growing.items():
+            of_user, kind = name == self.catalogue.schema.user_id, str if vocabulary.dtype == pl.String else int
+            seen = [(r.impression.user if of_user else r.impression.item, r.impression.ts) for r in rows]
+            ids, ts = [i for i, _ in seen if type(i) is kind], [t for i, t in seen if type(i) is kind]  # `batch` tells of the others
+            vocabulary.assign(pl.Series(ids, dtype=vocabulary.dtype), np.array(ts, np.int64))
+            if len(admitted := vocabulary.changes().admitted):
+                changed[name] = admitted
+        return changed
+
+    def batch(self, rows: Sequence[Row]) -> Batch:
+        """Rows [B] -> a click row each, distinct users and items once. Raises DataError for values of a wrong type."""
+        n = len(rows)
+        served: dict[str, list[Any]] = {}
+        for at, row in enumerate(rows):
+            for name, value in row.impression.features.items():
+                served.setdefault(name, [_NOT_SERVED] * n)[at] = value
+        user, user_index = self._side("user", self.catalogue.of_users, [r.impression.user for r in rows], served)
+        item, item_index = self._side("item", self.catalogue.of_items, [r.impression.item for r in rows], served)
+        for kind in self.labels.columns:
+            if any(kind not in r.labels for r in rows):
+                waited = sorted({k for r in rows for k in r.labels})
+                raise DataError(f"label column '{kind}': rows carry no such feedback; label waiting waits for {', '.join(waited)}")
+        frame = pl.DataFrame({c: [float(r.labels[c]) for r in rows] for c in self.labels.columns})
+        return Batch(
+            user=user, item=item, user_index=torch.from_numpy(user_index), item_index=torch.from_numpy(item_index).unsqueeze(1),
+            labels=torch.from_numpy(self.labels.compute(frame)).unsqueeze(1), where=torch.ones(n, 1, dtype=torch.bool),
+            ts=torch.tensor([[r.impression.ts] for r in rows]),
+        )  # fmt: skip
+
+    def _side(self, side: str, entities: Entities, ids: Sequence[Any], served: dict[str, list[Any]]) -> tuple[Any, NDArray[np.int64]]:
+        """Columns of the distinct rows, and the index [B] into them; entities are distinct unless rows of one were served differently."""
+        features = list(self.catalogue.schema.on("user" if side == "user" else "item"))
+        at = entities.rows(ids)
+        given = [f for f in features if f.name in served]
+        if given:
+            first, index = np.arange(len(at)), np.arange(len(at))
+        else:
+            _, first, index = np.unique(at, return_index=True, return_inverse=True)
+        distinct = at[first]
+        columns = {}
+        for f in features:
+            encoder = self.catalogue.encoders[f.name]
+            context = f.side == "context"  # no table has it
+            column = np.repeat(encoder.missing(), len(distinct), axis=0) if context else entities.column(f.name, distinct)
+            if f.name in served:
+                values = served[f.name]
+                there = np.array([v is not _NOT_SERVED for v in values])
+                column = np.array(column)
+                column[there] = encoder.encode([v for v in values if v is not _NOT_SERVED])
+            columns[f.name] = torch.from_numpy(np.array(column))
+        return columns, index
+
+
+class _NotServed:
+    """Differs from None, which says that the feature is missing."""
+
+
+_NOT_SERVED = _NotServed()
+
+
+class _AnyColumn:
+    """The log that labels are checked against: which feedback a stream has shows in its rows."""
+
+    def __init__(self) -> None:
+        self.columns: Any = {}
+
+    def problem(self, column: str, what: str) -> str | None:
+        return None

@@ -1,0 +1,41 @@
+"""What an online trainer tells Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from prerank.online.trainer import Told
+
+
+class Measures:
+    """A registry of its own, so that two trainers in a process never share counters."""
+
+    def __init__(self) -> None:
+        own = self._registry = CollectorRegistry()
+        self.rows = Counter("prerank_online_rows", "Rows learned from", registry=own)
+        self.skipped = Counter("prerank_online_skipped_rows", "Rows that could not be read", registry=own)
+        self.alarms = Counter("prerank_online_drift_alarms", "Times that the loss rose", registry=own)
+        self.lag = Gauge("prerank_online_lag", "Entries of the log that wait", registry=own)
+        self.rate = Gauge("prerank_online_rows_per_second", "Rows learned from a second, lately", registry=own)
+        self.delay = Gauge("prerank_online_label_delay_seconds", "From the last event of a row until it was learned from", registry=own)
+        self.update_delay = Gauge("prerank_online_update_delay_seconds", "From an event to the generation that knows it", registry=own)
+        self.generation = Gauge("prerank_online_generation", "Number of the last generation", registry=own)
+        self.quality = Gauge("prerank_online_quality", "Metrics of the last rows", ["label", "metric"], registry=own)
+        self._before = Told()
+
+    def tell(self, told: Told) -> None:
+        """Bring everything up to date."""
+        for counter, name in ((self.rows, "rows"), (self.skipped, "skipped"), (self.alarms, "alarms")):
+            counter.inc(max(0, getattr(told, name) - getattr(self._before, name)))
+        self._before = Told(rows=told.rows, skipped=told.skipped, alarms=told.alarms)
+        for gauge, value in ((self.lag, told.lag), (self.rate, told.rate), (self.delay, told.delay),
+                             (self.update_delay, told.update_delay), (self.generation, told.published)):  # fmt: skip
+            gauge.set(value)
+        for label, numbers in (told.metrics or {}).items():
+            for metric, value in numbers.items():
+                self.quality.labels(label, metric).set(value)
+
+    def serve(self, port: int) -> int:
+        """Answer /metrics on this machine alone, for as long as the process lives; returns the port."""
+        server, _ = start_http_server(port, addr="127.0.0.1", registry=self._registry)
+        return int(server.server_port)

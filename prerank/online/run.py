@@ -1,0 +1,61 @@
+"""Learning from a stream as a run: a config in, a folder that goes on where it stopped.
+
+    train_online(config, resume=True)        # until it is asked to stop
+
+The folder: config.yaml, checkpoint/ (with the position in the log), metrics.jsonl (a line every few seconds).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from prerank import build
+from prerank.config import Config, ConfigError, dump, load
+from prerank.data import prepare
+from prerank.datasets import resolve
+from prerank.online.trainer import Told, Trainer
+from prerank.training.checkpoint import write_text
+from prerank.training.lock import locked
+from prerank.training.stop import stop_asked
+
+
+def train_online(config: Config, *, resume: bool = False, overwrite: bool = False, lockstep: bool = False, until_empty: bool = False,
+                 say: Callable[[str], None] | None = None, told: Callable[[Told], None] | None = None) -> Told:  # fmt: skip
+    """Learn from `config.online.rows` in the folder `config.output` until asked to stop.
+
+    until_empty   stop when the log has no more rows (of a full batch, in lockstep)
+    told          called after every line of metrics
+    Raises ConfigError, DataError, DivergedError, LogError, FolderInUseError.
+    """
+    if config.online is None:
+        raise ConfigError("online: the config has no such section; it names the log of rows")
+    resolved = config.model_copy(update={"data": resolve(config.data)})
+    schema = resolved.data.schema_()
+    build.check_terms(config, resolved.data, schema)
+    build.check_model(config.model, schema, config.objective, config.synergy)
+    folder = Path(config.output)
+    with locked(folder), stop_asked() as stop:
+        _claim(folder, config, resume, overwrite)
+        trainer = Trainer(resolved, prepare(resolved.data), config.online, folder, lockstep=lockstep, say=say)
+        write_text(folder / "config.yaml", dump(config))
+        return trainer.run(lambda: bool(stop), until_empty=until_empty, told=told)
+
+
+def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:
+    """Raise ConfigError where a run is in the way, or another one is to be resumed."""
+    before = folder / "config.yaml"
+    if before.exists() and overwrite:
+        before.unlink()
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    elif before.exists() and not resume:
+        raise ConfigError(
+            f"run folder '{folder}': holds a run already; continue it with --resume, replace it with --overwrite, or set output"
+        )
+    elif before.exists():
+        old = load(before)
+        for part in ("data", "model", "synergy", "objective", "training"):
+            if getattr(old, part) != getattr(config, part):
+                raise ConfigError(f"run folder '{folder}': was started with another '{part}' section; resume needs the same one ({before})")

@@ -1,0 +1,293 @@
+"""The two-tower trainer of a stream of rows: predict, score, learn, observe; checkpoints with the log's offset; generations.
+
+    Trainer(config, dataset, online, folder).run(stop)
+
+Every row is predicted before it is learned from, so the running metrics are what serving would have said. A checkpoint holds the weights,
+the optimiser, averaged weights, memories, growing vocabularies, metrics and the position in the log, in one folder that appears whole:
+after a crash the rows behind it are learned again from the state before them, none twice and none left out.
+
+In lockstep batches are of equal size however slowly rows come, and nothing looks at the clock: an interrupted run ends bit for bit where an
+uninterrupted one does. Otherwise a batch that is not full is learned from after `online.wait`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from prerank import build
+from prerank.batch import Batch, Output
+from prerank.config import Config, ConfigError, Online, milliseconds
+from prerank.data import DataError, Dataset
+from prerank.data.growing import GrowingVocabulary
+from prerank.metrics.running import PageHinkley, Running
+from prerank.online.catalogue import Catalogue
+from prerank.online.columns import Columns
+from prerank.online.publisher import Publisher
+from prerank.stream import Correction, Position, Row, Rows, Source, open_log
+from prerank.training import checkpoint
+from prerank.training.device import configure, device_of
+from prerank.training.learner import Learner
+from prerank.training.predict import evaluating
+from prerank.training.rows import reset_rows
+from prerank.training.step import DivergedError, train_step
+
+SAY = 5.0  # seconds between lines of the running metrics
+
+
+@dataclass
+class Told:
+    """What a trainer tells while it runs.
+
+    rows, batches     learned from since the beginning;  skipped   rows that could not be read;  corrections   left alone (ours)
+    lag               entries of the log that wait
+    rate              rows a second since the last time
+    delay             seconds from the event that made the last row ready until it was learned from
+    published         number of the last generation;  update_delay   seconds from such an event until the generation that knows it
+    metrics           of the last `online.window` rows;  alarms   times that the loss rose
+    """
+
+    rows: int = 0
+    batches: int = 0
+    skipped: int = 0
+    corrections: int = 0
+    lag: int = 0
+    rate: float = 0.0
+    delay: float = math.nan
+    published: int = 0
+    update_delay: float = math.nan
+    alarms: int = 0
+    metrics: dict[str, dict[str, float]] | None = None
+
+
+class Trainer:
+    """One partition's trainer, in a folder whose lock the caller holds; it goes on from the folder's checkpoint, where there is one."""
+
+    def __init__(self, config: Config, dataset: Dataset, online: Online, folder: Path, *, lockstep: bool = False,
+                 say: Callable[[str], None] | None = None) -> None:  # fmt: skip
+        self.config, self.online, self.folder, self.lockstep = config, online, folder, lockstep
+        self.say = say or (lambda line: None)
+        settings = config.training
+        configure(settings)
+        self.device = device_of(settings)
+        torch.manual_seed(settings.seed)
+        model: Any = build.model(config.model, dataset.schema, dataset.sizes, config.synergy)
+        _check(model)
+        if online.start is not None:
+            _start(model, Path(online.start))
+        self.objective = build.objective(config.objective, dataset.schema, dataset.counts)
+        self.learner = Learner(model, dataset.counts, settings, self.device)
+        torch.manual_seed(settings.seed + 1_000_003)  # dropout; the weights are drawn
+        self.catalogue = Catalogue(dataset)
+        self.columns = Columns(self.catalogue, config.data)
+        self.running = Running(dataset.schema.objectives, online.window)
+        self.drift = PageHinkley(online.drift.slack, online.drift.limit)
+        self.log = open_log(online.rows)
+        self.told = Told()
+        self.learned = Position()
+        self._load()
+        self.rows = Rows(self.log, online.partition, self.learned)
+        self.publisher = None if online.publish is None else Publisher(online.publish, config, self.catalogue, self.learner.predictor)
+
+    def run(self, stop: Callable[[], bool], *, until_empty: bool = False, told: Callable[[Told], None] | None = None) -> Told:
+        """Until `stop` says so. A checkpoint is the last thing that is written."""
+        saved = published = said = time.monotonic()
+        before = self.told.rows
+        every = {"checkpoint": milliseconds(self.online.checkpoint) / 1000,
+                 "publish": math.inf if self.online.publish is None else milliseconds(self.online.publish.every) / 1000}  # fmt: skip
+        while not stop():
+            rows = self._take(stop, until_empty)
+            if rows:
+                self.learn(rows)
+            now = time.monotonic()
+            if now - published >= every["publish"]:
+                self.publish()
+                published = now
+            if now - saved >= every["checkpoint"]:
+                self.save()
+                saved = now
+            if now - said >= SAY:
+                self._tell((self.told.rows - before) / (now - said), told)
+                said, before = now, self.told.rows
+            if not rows and until_empty:
+                break
+        self.publish()
+        self.save()
+        self._tell((self.told.rows - before) / max(time.monotonic() - said, 1e-9), told)
+        return self.told
+
+    def learn(self, rows: Sequence[Row]) -> None:
+        """Predict, score, learn, observe; then the position moves."""
+        rows = self._fresh(rows)
+        reset_rows(self.learner.model, self.learner.optimizer, self.learner.average, self.columns.admit(rows))
+        batch = self._batch(rows) if rows else None
+        if batch is not None:
+            batch = batch.to(self.device)
+            with torch.inference_mode(), evaluating(self.learner.predictor):
+                logits = self.learner.predictor(batch).logits[:, 0].float().cpu().numpy()
+            self.running.add(logits, batch.labels[:, 0].cpu().numpy())
+            loss = self._step(batch)
+            if self.drift.add(loss):
+                self.told.alarms += 1
+                self.say(f"drift: the loss has risen, to {loss:.4f} now, after {self.told.rows:,} rows")
+            self.told.rows += batch.rows
+            self.told.batches += 1
+            self.told.delay = max(0.0, time.time() - rows[-1].appended / 1000)
+            if self.publisher is not None:
+                self.publisher.learned(rows)
+        self.learned = self.rows.position
+
+    def publish(self) -> None:
+        """A generation of what is known now, if anything was learned since the last one."""
+        if self.publisher is not None and (number := self.publisher.publish()) is not None:
+            self.told.published, self.told.update_delay = number, self.publisher.delay
+
+    def save(self) -> None:
+        """Checkpoint with the position: one folder that appears whole."""
+        tensors = {f"main/{k}": v for k, v in self.learner.tensors().items()}
+        tensors |= {f"running/{k}": torch.from_numpy(np.asarray(v)) for k, v in self.running.arrays().items()}
+        tensors |= {f"vocabulary/{k}": v for k, v in self._vocabularies().items()}
+        tensors["rng"] = torch.get_rng_state()
+        position = [self.learned.offset, *self.learned.source]
+        state = {"position": position, "drift": self.drift.state(), "rows": self.told.rows, "batches": self.told.batches,
+                 "skipped": self.told.skipped, "corrections": self.told.corrections, "alarms": self.told.alarms,
+                 "met": {"user": self.catalogue.of_users.met, "item": self.catalogue.of_items.met}}  # fmt: skip
+        checkpoint.save(self.folder / "checkpoint", tensors, state)
+        self.log.commit(self.group, self.online.partition, self.learned.offset)
+
+    @property
+    def group(self) -> str:
+        """The name under which the log knows this trainer; the position that counts is the checkpoint's."""
+        return f"trainer:{self.config.name}"
+
+    def _take(self, stop: Callable[[], bool], until_empty: bool) -> list[Row | Correction]:
+        """Rows of one batch: a full one in lockstep, else what came within `online.wait` of the first."""
+        size, wait = self.config.training.batch_size, milliseconds(self.online.wait) / 1000
+        found: list[Row | Correction] = []
+        begun = time.monotonic()
+        while len(found) < size and not stop():
+            more = self.rows.take(size - len(found), 0.0 if until_empty else min(wait, 0.2))
+            found += more
+            if not more and until_empty:
+                break
+            if not self.lockstep and time.monotonic() - begun >= wait:
+                break
+        if self.lockstep and len(found) < size:
+            self.rows.position = self.learned  # not a batch: whoever goes on reads these again
+            return []
+        return found
+
+    def _fresh(self, rows: Sequence[Row | Correction]) -> list[Row]:
+        """Corrections are counted and left alone: a row is learned once, with the labels it went out with (ours)."""
+        kept = [r for r in rows if not isinstance(r, Correction)]
+        self.told.corrections += len(rows) - len(kept)
+        return kept
+
+    def _batch(self, rows: list[Row]) -> Batch | None:
+        """The rows' batch; rows that cannot be encoded are taken out of the list and counted, and never stop the stream."""
+        try:
+            return self.columns.batch(rows)
+        except DataError as error:
+            good = [row for row in rows if self._reads(row)]
+            self.told.skipped += len(rows) - len(good)
+            self.say(f"skipped {len(rows) - len(good)} of {len(rows)} rows: {str(error).splitlines()[0]}")
+            if len(good) == len(rows):
+                raise
+            rows[:] = good
+            return self.columns.batch(rows) if rows else None
+
+    def _reads(self, row: Row) -> bool:
+        try:
+            self.columns.batch([row])
+        except DataError:
+            return False
+        return True
+
+    def _step(self, batch: Batch) -> float:
+        learner, settings = self.learner, self.config.training
+        model: Any = learner.model
+
+        def observe(batch: Batch, output: Output) -> None:
+            model.observe(batch, output, None)
+
+        model.train()
+        try:
+            values = train_step(model, self.objective, learner.optimizer, batch, precision=settings.precision, clip=settings.clip,
+                                observe=observe if getattr(model, "memories", ()) else None)  # fmt: skip
+        except DivergedError as error:
+            raise DivergedError(f"training diverged in batch {self.told.batches + 1}: {error}; try a lower lr or clip") from None
+        learner.average.update()
+        return float(values["loss"])
+
+    def _tell(self, rate: float, told: Callable[[Told], None] | None) -> None:
+        """A line of metrics.jsonl, and whoever listens."""
+        t = self.told
+        t.rate, t.lag, t.metrics = rate, self.rows.lag, self.running.measure()
+        line = {"time": round(time.time(), 3), **{k: v for k, v in vars(t).items() if k != "metrics"}, **t.metrics}
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(_known(line)) + "\n")
+        if told is not None:
+            told(t)
+
+    def _vocabularies(self) -> dict[str, Tensor]:
+        """Growing vocabularies as the bytes of their files, so that they lie in the same folder as the weights."""
+        found = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for name, vocabulary in self.catalogue.growing.items():
+                path = Path(folder) / f"v{GrowingVocabulary.suffix}"
+                vocabulary.save(path)
+                found[name] = torch.from_numpy(np.fromfile(path, np.uint8))
+        return found
+
+    def _load(self) -> None:
+        found = checkpoint.load(self.folder / "checkpoint")
+        if found is None:
+            return
+        state = found.state
+        self.learner.load(lambda part: found.part(f"main/{part}"))
+        self.running.load({k: v.numpy() for k, v in found.part("running").items()})
+        for name, data in found.part("vocabulary").items():
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / f"v{GrowingVocabulary.suffix}"
+                data.numpy().tofile(path)
+                self.catalogue.growing[name].__dict__ |= GrowingVocabulary.load(path).__dict__
+        torch.set_rng_state(found.tensors["rng"])
+        self.drift.load(state["drift"])
+        offset, *source = state["position"]
+        self.learned = Position(offset, Source(*source))
+        for name in ("rows", "batches", "skipped", "corrections", "alarms"):
+            setattr(self.told, name, state[name])
+        self.catalogue.of_users.load(state["met"]["user"])
+        self.catalogue.of_items.load(state["met"]["item"])
+        self.say(f"resumed after {self.told.rows:,} rows, at offset {offset:,}")
+
+
+def _check(model: nn.Module) -> None:
+    if getattr(model, "remembers", False):
+        raise ConfigError("id_history: a stream does not take it: its sums are of the whole of train")
+    if getattr(model, "needs_hidden", False):
+        raise ConfigError("synergy.cms: a stream has no ranking model beside it yet; use `prerank replay`")
+
+
+def _start(model: nn.Module, folder: Path) -> None:
+    """First weights. Raises ConfigError when they are of another model."""
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"online.start '{folder}': its weights cannot be taken: {str(error).splitlines()[0]}") from None
+
+
+def _known(line: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: what is not known is null."""
+    return {k: _known(v) if isinstance(v, dict) else None if isinstance(v, float) and math.isnan(v) else v for k, v in line.items()}
