@@ -17,14 +17,18 @@ def serve(
     body_limit: Annotated[int, typer.Option("--body-limit", min=1, help="bytes of a request; more is 413")] = 8_000_000,
     candidate_limit: Annotated[int, typer.Option("--candidate-limit", min=1, help="candidates of a request; more is 422")] = 100_000,
     follow: Annotated[float, typer.Option("--follow", min=0, help="seconds between two looks for a newer generation; 0: never")] = 1.0,
+    source: Annotated[str | None, typer.Option("--source", help="url to copy generations from into FOLDER: s3://.., redis://..")] = None,
 ) -> None:
-    """Serve the generation in force; a newer one is loaded and swapped in while requests go on.
+    """Serve the generation in force; newer ones and deltas are swapped in while requests go on.
 
-    POST /score, GET /health, GET /metrics (Prometheus), GET /schema, GET /docs (OpenAPI). SIGTERM finishes what is in flight.
+    POST /score, POST and DELETE /items, POST /users, GET /health, GET /metrics (Prometheus), GET /schema, GET /docs (OpenAPI). SIGTERM
+    finishes what is in flight.
 
     Examples:
 
         prerank serve runs/ml1m
+
+        prerank serve /var/cache/shop --source 's3://models/shop'
 
         curl localhost:8080/score -d '{"user": 1, "candidates": [1, 2, 3], "k": 2}'
     """
@@ -32,7 +36,7 @@ def serve(
     from prerank.serving import Settings
     from prerank.serving import serve as run
 
-    settings = Settings(find(folder), token, body_limit, candidate_limit, follow)
+    settings = Settings(find(folder), token, body_limit, candidate_limit, follow, source)
     run(settings, build.served, host=host, port=port, workers=workers)
 
 

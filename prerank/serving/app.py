@@ -53,10 +53,15 @@ class Settings:
     source: str | None = None  # url that generations and deltas come from (follow.py); None: they are written into the folder
 
 
+def opened(settings: Settings, build: Builder) -> Live:
+    """The state in force. Raises GenerationError."""
+    mirror = None if settings.source is None else Mirror(open_source(settings.source), settings.folder)
+    return Live(settings.folder, build, mirror)
+
+
 def create(settings: Settings, build: Builder) -> Litestar:
     """The ASGI application. Raises GenerationError when there is no generation to serve."""
-    mirror = None if settings.source is None else Mirror(open_source(settings.source), settings.folder)
-    live, measures = Live(settings.folder, build, mirror), Measures()
+    live, measures = opened(settings, build), Measures()
 
     def changed(swapped: bool = True) -> None:
         if swapped:

@@ -79,9 +79,6 @@ def write_delta(folder: str | Path, changes: Changes, *, base: int | None = None
         expected = max(deltas(folder, base), default=0) + 1
         if sequence is not None and sequence != expected:
             raise GenerationError(f"generation folder '{folder}': the next delta of generation {base} is {expected}; got {sequence}")
-        for orphan in folder.glob(f"{PREFIX}*"):  # their generation is no longer kept
-            if int(orphan.name.split("-")[1]) not in there:
-                shutil.rmtree(orphan, ignore_errors=True)
         temporary, final = folder / f"{TEMPORARY}delta-{os.getpid()}", folder / name_of(base, expected)
         shutil.rmtree(temporary, ignore_errors=True)
         try:

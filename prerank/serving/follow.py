@@ -15,7 +15,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from prerank.serving.generation import CURRENT, TEMPORARY, WANTED
 from prerank.serving.meta import GenerationError
@@ -183,10 +183,11 @@ class RedisSource:
             import redis
         except ImportError:
             raise GenerationError(f"source '{url}': needs the package redis (pip install 'prerank[redis]')") from None
-        parts = urlsplit(url)
-        self._prefix = parse_qs(parts.query).get("prefix", ["prerank"])[0]
-        self._client: Any = redis.Redis.from_url(parts._replace(query="").geturl())
-        self._where = f"{parts.hostname or parts.path}, prefix {self._prefix}"
+        where, _, query = url.partition("?")
+        options = dict(parse_qsl(query))
+        self._prefix = options.pop("prefix", "prerank")
+        self._client: Any = redis.Redis.from_url(f"{where}?{urlencode(options)}" if options else where)
+        self._where = f"{where.rpartition('@')[2].rpartition('//')[2]}, prefix {self._prefix}"  # without a password
 
     def names(self) -> list[str]:
         return sorted(n.decode() for n in self._client.smembers(self._key("names")))

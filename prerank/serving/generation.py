@@ -174,7 +174,7 @@ def write(folder: str | Path, fill: Callable[[Path], Meta], *, keep: int = 3) ->
     """Publish a new generation: `fill(path)` writes all files but meta.json and describes them. Returns its folder.
 
     The number is the last one plus 1. Two exports at once take turns. When `fill` fails, or the process is killed,
-    nothing is seen of it, and the next write clears what it left. The newest `keep` generations stay.
+    nothing is seen of it, and the next write clears what it left. The newest `keep` generations stay, with their deltas.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,7 +201,8 @@ def write(folder: str | Path, fill: Callable[[Path], Meta], *, keep: int = 3) ->
         point(folder, final.name)
         (folder / WANTED).unlink(missing_ok=True)
         for old in generations(folder)[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            for gone in (old, *folder.glob(f"delta-{old.name[len(PREFIX) :]}-*")):
+                shutil.rmtree(gone, ignore_errors=True)
     return final
 
 

@@ -16,8 +16,7 @@ from typing import Any
 
 from litestar import Litestar
 
-from prerank.serving.app import Settings, create
-from prerank.serving.generation import open_current
+from prerank.serving.app import Settings, create, opened
 from prerank.serving.measures import SHARED
 from prerank.serving.scorer import Builder, Scorer
 
@@ -46,7 +45,7 @@ def serve(settings: Settings, build: Builder, *, host: str = "127.0.0.1", port: 
                 signal.signal(number, lambda *_: None)
             uvicorn.Server(_config(app)).run([listener])
             return
-        scorer = Scorer(open_current(settings.folder), build)  # a generation that cannot be served is one line, not one a worker
+        scorer = opened(settings, build).scorer  # a generation that cannot be served is one line, not one a worker
         _print(f"serving {url} with {workers} workers (POST /score, GET /docs)", scorer)
         del scorer
         with tempfile.TemporaryDirectory(prefix="prerank-metrics-") as shared:
