@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from docs import tables
-from prerank.ablation.tables import backbones, beyond, cost, pictures, quality
+from prerank.ablation.tables import backbones, beyond, cost, histories, pictures, quality
 
 IMAGES = Path(__file__).parent / "images"
 HERE = ("cs3-kuairand", "cs3-ml1m", "cs3-simulated", "cs3-teacher")
@@ -16,17 +16,18 @@ HERE = ("cs3-kuairand", "cs3-ml1m", "cs3-simulated", "cs3-teacher")
 def tabulated(name: str) -> Callable[[], str]:
     """What was measured on the first label; the others are in the record's own Markdown."""
 
-    def made() -> str:
+    def tables_of() -> str:
         found = _record(name)
         if found is None:
             return ""
         objective = found["objectives"][0]
         parts = [f"{found['protocol']}. `{found['command']}`"]
         for backbone in backbones(found):
-            parts += [quality(found, backbone, objective).markdown(), beyond(found, backbone, objective).markdown()]
+            made = quality(found, backbone, objective), beyond(found, backbone, objective), histories(found, backbone)
+            parts += [table.markdown() for table in made if table.rows]
         return "\n\n".join(part.strip() for part in parts)
 
-    return made
+    return tables_of
 
 
 def costs() -> str:

@@ -22,6 +22,7 @@ from prerank.metrics import Agreement, Resampled, resampled, resampled_means
 
 AGAINST = (PLAIN, CONTROL, RANKER)  # what a variant is compared with, where there is one
 NUMBERS = ("seconds", "cpu_seconds")
+HISTORIES = (10, 30, 100)  # events of a user: where slices by length of history end
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,20 @@ def compared(runs: Sequence[Replays], cold: int) -> dict[str, Any]:
         scores = {name: r.mean(protocol) for name, r in ready.items()}
         auc = {x: _auc({n: s[:, t] for n, s in scores.items()}, labels[:, t], users) for t, x in enumerate(objectives)}
         main = {n: s[:, 0] for n, s in scores.items()}
-        slices = {f"cold {side}s": _sliced(main, labels[:, 0], users, _cold(events, protocol, cold)) for side, events in seen.items()}
+        slices = {name: _sliced(main, labels[:, 0], users, rows) for name, rows in _slices(seen, protocol, cold).items()}
         found[protocol] = {"auc": auc, "slices": slices, "tau": _agreement(main, groups)}
     return found
 
 
-def _cold(events: NDArray[np.int32], protocol: Protocol, cold: int) -> NDArray[np.bool_]:
-    return np.asarray(events[:, 0 if protocol == "prequential" else 1] <= cold)
+def _slices(seen: Mapping[str, NDArray[np.int32]], protocol: Protocol, cold: int) -> dict[str, NDArray[np.bool_]]:
+    """Rows of cold users and of cold items, and of users with longer histories."""
+    users, items = (seen[side][:, 0 if protocol == "prequential" else 1] for side in ("user", "item"))
+    found = {"cold users": users <= cold, "cold items": items <= cold}
+    edges = [cold, *(n for n in HISTORIES if n > cold)]
+    for low, high in zip(edges, [*edges[1:], None], strict=True):
+        name = f"users of more than {low} events" if high is None else f"users of {low + 1} to {high} events"
+        found[name] = (users > low) & (True if high is None else users <= high)
+    return {name: np.asarray(rows) for name, rows in found.items()}
 
 
 def _auc(scores: Mapping[str, NDArray], labels: NDArray, users: NDArray) -> dict[str, Any]:

@@ -51,6 +51,20 @@ def beyond(record: Record, backbone: str, objective: str) -> Table:
     return table
 
 
+def histories(record: Record, backbone: str) -> Table:
+    """What all modules together, and their vectors, add for users of different length of history."""
+    names = ("rows", "plain AUC", "minus plain", f"minus '{CONTROL}'")
+    slices = _compared(record, backbone, "prequential")["slices"]
+    whole = max((r["variant"] for r in measured(record, backbone) if r["variant"] not in (CONTROL, RANKER)), key=lambda v: v.count("+"))
+    table = Table(f"{record['title']}: {backbone}, {whole}, prequential", [Column("slice"), *map(Column, names)])
+    for part, found in slices.items():
+        told = found["auc"].get(whole)
+        if told:
+            values = (part, found["rows"], found["auc"][PLAIN]["value"], interval(told.get(PLAIN)), interval(told.get(CONTROL)))
+            table.add(dict(zip(("slice", *names), values, strict=True)))
+    return table
+
+
 def cost(record: Record) -> Table:
     """What each variant costs, beside its plain backbone.
 
@@ -91,7 +105,7 @@ def markdown(record: Record) -> str:
     for backbone in backbones(record):
         for objective in record["objectives"]:
             parts.append(quality(record, backbone, objective).markdown().strip())
-        parts.append(beyond(record, backbone, record["objectives"][0]).markdown().strip())
+        parts += [table.markdown().strip() for table in (beyond(record, backbone, record["objectives"][0]), histories(record, backbone))]
     parts.append(cost(record).markdown().strip())
     parts += [f"{row['backbone']}, {row['variant']}: {why}" for row in record["rows"] for why in row["why"]]
     return "\n\n".join(parts) + "\n"

@@ -49,6 +49,8 @@ def test_the_record_is_what_the_runs_give(plan, tmp_path, done):
         seen = kept(first, "user-events")[:, 0 if protocol == "prequential" else 1] <= 3
         assert cold["rows"] == seen.sum() > 50
         assert cold["auc"]["plain"]["value"] == pytest.approx(roc_auc_score(y[seen], mean["plain"][seen]), abs=1e-6)
+        users_of = [part["rows"] for name, part in found["slices"].items() if "users" in name]
+        assert sum(users_of) == len(y)  # every row's user has one length of history
     assert rows["plain"]["parameters"] < rows["cas+cts+cms"]["parameters"]
     assert rows["plain"]["flops"] < rows["cas+cts+cms"]["flops"]
     assert (rows["plain"]["memory_bytes"], rows["ranking model"]["flops"]) == (0, None)
