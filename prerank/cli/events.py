@@ -76,7 +76,7 @@ def tail(
     """
     from prerank.stream import open_log
 
-    opened = open_log(log)
+    opened = open_log(log, create=False)
     partitions = range(opened.partitions) if partition is None else (partition,)
     places = {p: max(opened.start(p), opened.end(p) - number) for p in partitions}
     try:
@@ -137,8 +137,7 @@ def wait(
     joiner = Joiner(logs[0], logs[1], settings, state, dead=logs[2] if dead else None, group=group, schema=schema, every=every, idle=pause,
                     retain=older)  # fmt: skip
     stopped: list[int] = []
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda number, frame: stopped.append(number))
+    before = {name: signal.signal(name, lambda number, frame: stopped.append(number)) for name in (signal.SIGTERM, signal.SIGINT)}
     tell = time.monotonic() + TELL
 
     def stop() -> bool:
@@ -152,6 +151,8 @@ def wait(
     try:
         joiner.run(stop, say=lambda line: typer.echo(line, err=True), last=counts.update)
     finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
         for opened in logs:
             opened.close()
     typer.echo(_told(counts))

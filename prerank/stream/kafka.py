@@ -3,8 +3,7 @@
     log = KafkaLog("broker1:9092,broker2:9092", "events", partitions=8)
 
 A partition is the topic's. Producers are idempotent and wait for all replicas. Offsets of groups are Kafka's own, so that its tools see
-the lag. Leases are a topic beside it, `TOPIC.leases`, in whose partition 0 claims stand in one order for all who read it: the first
-claim after the last one ran out has the partition (ours; Kafka's own groups hand partitions round, but do not say who has one).
+the lag. Leases are a topic beside it, `TOPIC.leases`, whose partition 0 holds claims (claims.py).
 """
 
 from __future__ import annotations
@@ -18,19 +17,10 @@ from typing import Any
 
 import msgspec
 
+from prerank.stream.claims import Claim, holder
 from prerank.stream.log import TTL, Entry, Lease, LogError, beyond, check_partition, refuse, spread
 
 CLAIMS = 5000  # records of the leases that are read again: far more than are written in one lease's time
-
-
-class _Claim(msgspec.Struct):
-    """A line of the leases. Times are the claimer's clock, ms; a release is a claim until now."""
-
-    group: str
-    partition: int
-    owner: str
-    at: int
-    until: int
 
 
 class KafkaLog:
@@ -39,12 +29,13 @@ class KafkaLog:
     brokers      host:port, several with commas
     topic        made when it is not there: with `partitions`, else by the brokers' own rule, else with one
     partitions   another number than the topic's is refused
+    create       false: a topic that is not there is an error
     timeout      seconds after which brokers that do not answer count as unreachable
     settings     of librdkafka: {"security.protocol": "SASL_SSL", ...}
     """
 
-    def __init__(self, brokers: str, topic: str = "events", partitions: int | None = None, *, timeout: float = 10.0,
-                 settings: Mapping[str, str] | None = None) -> None:  # fmt: skip
+    def __init__(self, brokers: str, topic: str = "events", partitions: int | None = None, *, create: bool = True,
+                 timeout: float = 10.0, settings: Mapping[str, str] | None = None) -> None:  # fmt: skip
         """Raises LogError when no broker can be reached, or the topic has other partitions."""
         if partitions is not None and partitions < 1:
             raise ValueError(f"partitions: must be at least 1; got {partitions}")
@@ -56,10 +47,11 @@ class KafkaLog:
         self._consumers: dict[tuple[str, int], Any] = {}
         self._places: dict[tuple[str, int], int] = {}
         self._topics: dict[str, int] = {}
+        self._told: list[Any] | None = None  # what became of the last commit: errors
         with self._reached():
-            self._producer: Any = self._kafka.Producer(
-                {**self._settings, "enable.idempotence": True, "acks": "all", "linger.ms": 1, "delivery.timeout.ms": round(timeout * 1000)}
-            )
+            self._producer = self._fresh()
+            if not create and topic not in self._producer.list_topics(timeout=timeout).topics:
+                raise LogError(f"log '{topic}': the brokers have no such topic")
             self.partitions = self._topic(topic, partitions)
         if partitions not in (None, self.partitions):
             raise LogError(f"log '{topic}': must have {partitions} partitions; the topic has {self.partitions}")
@@ -75,13 +67,14 @@ class KafkaLog:
             self._producer.flush(self._timeout)
         missing = sum(offset < 0 for offset in offsets)
         if missing:
+            self._producer = self._fresh()  # what waited in the old one must not be sent after what comes next
             raise LogError(f"log '{self.name}': {missing} of {len(messages)} messages were not acknowledged within {self._timeout:.0f} s")
         return offsets
 
     def read(self, partition: int, offset: int, limit: int = 1000, wait: float = 0.0) -> list[Entry]:
         """See log.py."""
         check_partition(partition, self.partitions)
-        deadline = time.monotonic() + wait
+        deadline, pause = time.monotonic() + wait, 0.002
         while True:
             with self._lock, self._reached():
                 low, high = self._ends(self.name, partition)
@@ -91,7 +84,8 @@ class KafkaLog:
             left = deadline - time.monotonic()
             if found or left <= 0:
                 return found
-            time.sleep(min(0.01, left))
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, 0.05)
 
     def start(self, partition: int) -> int:
         """See log.py."""
@@ -109,10 +103,15 @@ class KafkaLog:
         """See log.py."""
         check_partition(partition, self.partitions)
         with self._lock, self._reached():
-            place = self._kafka.TopicPartition(self.name, partition, offset)
-            (done,) = self._member(group).commit(offsets=[place], asynchronous=False)
-            if done.error:
-                raise self._kafka.KafkaException(done.error)
+            member, self._told = self._member(group), None
+            member.commit(offsets=[self._kafka.TopicPartition(self.name, partition, offset)], asynchronous=True)
+            deadline = time.monotonic() + self._timeout  # a synchronous one waits for a coordinator as long as it likes
+            while self._told is None and time.monotonic() < deadline:
+                member.poll(0.01)
+            if self._told is None:
+                raise LogError(f"log '{self.name}': cannot be reached: an offset was not committed within {self._timeout:.0f} s")
+            if self._told:
+                raise self._kafka.KafkaException(self._told[0])
 
     def committed(self, group: str, partition: int) -> int | None:
         """See log.py."""
@@ -142,9 +141,9 @@ class KafkaLog:
     def claim(self, group: str, partition: int, owner: str, ttl: float = TTL) -> Lease:
         """See log.py. Times are of the claimers' clocks: keep them within a fraction of the time to live of each other."""
         check_partition(partition, self.partitions)
-        holder = self._claimed(group, partition, owner, ttl)
-        if holder.owner != owner:
-            raise refuse(self.name, group, partition, holder.owner, (holder.until - _now()) / 1000)
+        has = self._claimed(group, partition, owner, ttl)
+        if has.owner != owner:
+            raise refuse(self.name, group, partition, has.owner, (has.until - _now()) / 1000)
         return Lease(self, group, partition, owner, ttl)
 
     def release(self, group: str, partition: int, owner: str) -> None:
@@ -161,26 +160,29 @@ class KafkaLog:
     def __repr__(self) -> str:
         return f"<KafkaLog {self.name}: {self.partitions} partitions>"
 
-    def _claimed(self, group: str, partition: int, owner: str, ttl: float) -> _Claim:
+    def _claimed(self, group: str, partition: int, owner: str, ttl: float) -> Claim:
         """Writes a claim and reads who has the partition after it."""
         topic, now = f"{self.name}.leases", _now()
         offsets = [-1]
         with self._lock, self._reached():
             self._topic(topic, None)
-            claim = msgspec.json.encode(_Claim(group, partition, owner, now, now + round(ttl * 1000)))
+            claim = msgspec.json.encode(Claim(group, partition, owner, now, now + round(ttl * 1000)))
             self._send(topic, 0, claim, group.encode(), _Delivered(offsets, 0))
             self._producer.flush(self._timeout)
             if offsets[0] < 0:
                 raise LogError(f"log '{topic}': a claim was not acknowledged within {self._timeout:.0f} s")
             first = max(self._ends(topic, 0)[0], offsets[0] - CLAIMS)
             found = self._fetch(topic, 0, first, offsets[0] + 1 - first)
-        holder = _Claim(group, partition, owner, 0, 0)
-        for entry in found:
-            other = msgspec.json.decode(entry.data, type=_Claim)
-            ours = (other.group, other.partition) == (group, partition)
-            if ours and (other.owner == holder.owner or other.at >= holder.until):
-                holder = other
-        return holder
+        claimed = holder((entry.data for entry in found), group, partition)
+        assert claimed is not None, "our own is among them"
+        return claimed
+
+    def _fresh(self) -> Any:
+        """A producer. One that failed stays failed: its messages have numbers, and none may be left out."""
+        timeout = round(self._timeout * 1000)
+        return self._kafka.Producer(
+            {**self._settings, "enable.idempotence": True, "acks": "all", "linger.ms": 1, "delivery.timeout.ms": timeout}
+        )
 
     def _send(self, topic: str, partition: int, message: bytes, key: bytes | None, told: _Delivered) -> None:
         while True:
@@ -230,9 +232,13 @@ class KafkaLog:
     def _connected(self, key: tuple[str, int], group: str) -> Any:
         if key not in self._consumers:
             settings = {**self._settings, "group.id": group, "enable.auto.commit": False, "enable.partition.eof": True,
-                        "auto.offset.reset": "earliest", "fetch.wait.max.ms": 50}  # fmt: skip
+                        "auto.offset.reset": "earliest", "fetch.wait.max.ms": 50, "on_commit": self._on_commit,
+                        "session.timeout.ms": max(1000, round(self._timeout * 1000))}  # fmt: skip
             self._consumers[key] = self._kafka.Consumer(settings)
         return self._consumers[key]
+
+    def _on_commit(self, error: Any, places: list[Any]) -> None:
+        self._told = [e for e in (error, *(place.error for place in places)) if e is not None]
 
     def _topic(self, topic: str, partitions: int | None) -> int:
         """Its partitions. A topic that is not there is made by us with that many; without, by the brokers, else by us with one."""

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from types import TracebackType
 
-from prerank.stream.event import Event, Feedback, Impression, encode
+from prerank.stream.event import LONGEST, Event, Feedback, Impression, encode
 from prerank.stream.log import Log, LogError
 from prerank.stream.url import open_log
 
@@ -52,7 +52,12 @@ class Client:
         self.send_message(encode(event), key_of(event))
 
     def send_message(self, message: bytes, key: bytes) -> None:
-        """An encoded event, which is not looked at; its impression's request is the key. Raises LogError when the memory stays full."""
+        """An encoded event, of which only the size is looked at; the key is its impression's request.
+
+        Raises ValueError for one that is too large, LogError when the memory stays full.
+        """
+        if len(message) > LONGEST:
+            raise ValueError(f"event: a message must be at most {LONGEST} bytes; got {len(message)}")
         with self._changed:
             if self._closed:
                 raise LogError(f"log '{self.log.name}': this client is closed")

@@ -4,8 +4,8 @@
 
 A partition is a stream, and an entry's id its offset + 1 and its time. An append is a script on the server, in chunks of CHUNK
 messages: it gives dense offsets and the server's time, and lies there whole or not at all. How durable it is, is the server's
-setting: `appendonly yes` with `appendfsync always` writes before it answers, `everysec` may lose the last second when the server's machine dies. Of a server that came back without its end,
-`read` says so rather than wait for ever.
+setting: `appendonly yes` with `appendfsync always` writes before it answers, `everysec` may lose the last second when the server's
+machine dies. Of a server that came back without its end, `read` says so rather than wait for ever.
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ class RedisLog:
     url          redis://[:password@]host:port/db, rediss://.. or unix://path
     name         of the log on the server; its keys begin with it
     partitions   of a new log 1; of one that is there, as it was made: another number is refused
+    create       false: a log that is not there is an error
     timeout      seconds after which a server that does not answer counts as unreachable
     """
 
-    def __init__(self, url: str, name: str = "events", partitions: int | None = None, timeout: float = 5.0) -> None:
+    def __init__(self, url: str, name: str = "events", partitions: int | None = None, *, create: bool = True, timeout: float = 5.0) -> None:
         """Raises LogError when the server cannot be reached, or holds a log of other partitions under the name."""
         if partitions is not None and partitions < 1:
             raise ValueError(f"partitions: must be at least 1; got {partitions}")
@@ -70,8 +71,12 @@ class RedisLog:
                 url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
             )
             self._append, self._claim, self._release, self._older = map(self._client.register_script, (_APPEND, _CLAIM, _RELEASE, _OLDER))
-            self._client.set(self._key("partitions"), partitions or 1, nx=True)
-            self.partitions = int(self._client.get(self._key("partitions")))
+            if create:
+                self._client.set(self._key("partitions"), partitions or 1, nx=True)
+            held = self._client.get(self._key("partitions"))
+        if held is None:
+            raise LogError(f"log '{name}': the server has none of that name")
+        self.partitions = int(held)
         if partitions not in (None, self.partitions):
             raise LogError(f"log '{name}': must have {partitions} partitions; it was made with {self.partitions}")
 

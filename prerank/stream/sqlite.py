@@ -33,17 +33,21 @@ class SqliteLog:
 
     path         the file; made when it is not there
     partitions   of a new file 1; of one that is there, as it was made: another number is refused
+    create       false: a file that is not there is an error
     sync         what was appended survives a power cut
     timeout      seconds to wait for other writers
     """
 
-    def __init__(self, path: str | Path, partitions: int | None = None, *, sync: bool = True, timeout: float = 30.0) -> None:
+    def __init__(self, path: str | Path, partitions: int | None = None, *, create: bool = True, sync: bool = True,
+                 timeout: float = 30.0) -> None:  # fmt: skip
         """Raises LogError when it cannot be opened, or is no log, or one of other partitions."""
         self.path = Path(path)
         self.name = os.fspath(path)
         self._lock = threading.RLock()
         if partitions is not None and partitions < 1:
             raise ValueError(f"partitions: must be at least 1; got {partitions}")
+        if not create and not self.path.exists():
+            raise LogError(f"log '{self.name}': there is no such file")
         with self._opened():
             self._db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")

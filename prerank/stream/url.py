@@ -14,16 +14,19 @@ from prerank.config.errors import nearest
 from prerank.stream.log import Log
 
 
-def open_log(url: str) -> Log:
-    """The log of an address, made when it is not there. Raises LogError when it cannot be opened, ValueError for a wrong address."""
+def open_log(url: str, *, create: bool = True) -> Log:
+    """The log of an address, made when it is not there. Raises LogError when it cannot be opened, ValueError for a wrong address.
+
+    create   false: a log that is not there is an error
+    """
     scheme, _, rest = url.partition("://")
     if not rest or scheme not in _SCHEMES:
         raise ValueError(f"log '{url}': must be an address that begins with {', '.join(f'{s}://' for s in _SCHEMES)}")
     parts = urlsplit(url)
-    return _SCHEMES[scheme](url, parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)))
+    return _SCHEMES[scheme](url, parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), create)
 
 
-def _sqlite(url: str, path: str, options: dict[str, str]) -> Log:
+def _sqlite(url: str, path: str, options: dict[str, str], create: bool) -> Log:
     from prerank.stream.sqlite import SqliteLog
 
     partitions, sync = _partitions(url, options), options.pop("sync", "on")
@@ -31,18 +34,18 @@ def _sqlite(url: str, path: str, options: dict[str, str]) -> Log:
     file = path.removeprefix("/")
     if not file or sync not in ("on", "off"):
         raise ValueError(f"log '{url}': must look like sqlite:///events.db, and sync be on or off")
-    return SqliteLog(file, partitions, sync=sync == "on")
+    return SqliteLog(file, partitions, create=create, sync=sync == "on")
 
 
-def _redis(url: str, path: str, options: dict[str, str]) -> Log:
+def _redis(url: str, path: str, options: dict[str, str], create: bool) -> Log:
     from prerank.stream.redis import RedisLog
 
     partitions, name = _partitions(url, options), options.pop("log", "events")
     server = "?".join(filter(None, (url.partition("?")[0], urlencode(options))))  # other options are the client's own
-    return RedisLog(server, name, partitions)
+    return RedisLog(server, name, partitions, create=create)
 
 
-def _kafka(url: str, path: str, options: dict[str, str]) -> Log:
+def _kafka(url: str, path: str, options: dict[str, str], create: bool) -> Log:
     from prerank.stream.kafka import KafkaLog
 
     partitions, topic = _partitions(url, options), path.strip("/")
@@ -51,7 +54,7 @@ def _kafka(url: str, path: str, options: dict[str, str]) -> Log:
     brokers = urlsplit(url).netloc
     if not topic or not brokers:
         raise ValueError(f"log '{url}': must look like kafka://host:9092/topic")
-    return KafkaLog(brokers, topic, partitions, settings=settings)
+    return KafkaLog(brokers, topic, partitions, create=create, settings=settings)
 
 
 def _partitions(url: str, options: dict[str, str]) -> int | None:
@@ -66,6 +69,6 @@ def _nothing_left(url: str, options: dict[str, str], known: tuple[str, ...]) -> 
         raise ValueError(f"log '{url}': no option '{name}'{nearest(name, known)}")
 
 
-_SCHEMES: dict[str, Callable[[str, str, dict[str, str]], Log]] = {
+_SCHEMES: dict[str, Callable[[str, str, dict[str, str], bool], Log]] = {
     "sqlite": _sqlite, "redis": _redis, "rediss": _redis, "unix": _redis, "kafka": _kafka,
 }  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prerank.stream import Feedback, Impression, Rejected, Removal, Tick, Upsert, decode, encode, event, key_of, log, producer
+from prerank.stream import Feedback, Impression, Rejected, Removal, Tick, Upsert, claims, decode, encode, event, key_of, log, producer
 
 ids = st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(codec="utf-8"), min_size=1, max_size=256)
 numbers = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -71,5 +71,5 @@ def test_an_impression_and_its_feedback_share_a_key():
 
 
 def test_examples():
-    for module in (event, log, producer):
+    for module in (claims, event, log, producer):
         assert doctest.testmod(module).failed == 0

@@ -177,7 +177,7 @@ def test_a_quiet_log_goes_on_by_the_clock(logs, tmp_path):
     events.append([encode(Impression(request=1, user=1, item=1, ts=begin))])
     while rows.end(0) == 0:
         joiner.step(0.01)
-        assert now() - begin < 5000
+        assert now() - begin < 30_000
     assert now() - begin >= 300
     ticks = events.end(0)
     assert ticks > 1
@@ -214,15 +214,15 @@ def test_events_that_were_trimmed_before_they_were_read_are_counted(logs, tmp_pa
 
 def test_two_share_the_partitions_and_one_takes_over(tmp_path):
     events, rows = (SqliteLog(tmp_path / f"{name}.db", 3, sync=False) for name in ("events", "rows"))
-    one = Joiner(events, rows, CLICK, tmp_path / "s", partitions=[0, 1], ttl=0.1)
-    two = Joiner(events, rows, CLICK, tmp_path / "s", ttl=0.1)
+    one = Joiner(events, rows, CLICK, tmp_path / "s", partitions=[0, 1], ttl=1.0)
+    two = Joiner(events, rows, CLICK, tmp_path / "s")
     one.step()
     two.step()
     assert (sorted(one.parts), sorted(two.parts)) == ([0, 1], [2])
     events.append(messages(), partition=1)
     one.step()
     one.save()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while len(two.parts) < 3 and time.monotonic() < deadline:  # `one` is gone without a word
         two.step(0.01)
     assert sorted(two.parts) == [0, 1, 2]

@@ -92,6 +92,8 @@ def test_who_waits_for_room_gets_it(log):
 def test_an_event_that_nobody_could_use_is_the_senders_problem(log):
     with Client(log) as client, pytest.raises(ValueError, match="value: must be finite"):
         client.send(Feedback(request=1, item=1, ts=1, kind="click", value=float("nan")))
+    with Client(log) as client, pytest.raises(ValueError, match="a message must be at most 524288 bytes; got 600000"):
+        client.send_message(b" " * 600_000, b"k")
     assert sent(log) == []
 
 

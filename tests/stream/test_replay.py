@@ -70,10 +70,10 @@ def test_speed_is_kept_and_time_may_be_now(parquet, tmp_path):
     began, clock = now(), time.monotonic()
     with Client(log) as client:
         replay(parquet, client, Columns(), speed=20.0, stamp="now")
-    assert 0.15 <= time.monotonic() - clock < 5
+    assert 0.15 <= time.monotonic() - clock < 30
     ts = [decode(e.data).ts for e in log.read(0, 0)]
     assert [t - ts[0] for t in ts] == [0, 50, 100, 150]
-    assert 0 <= ts[0] - began < 2000
+    assert 0 <= ts[0] - began < 30_000
 
 
 @pytest.mark.parametrize(("columns", "told"), [

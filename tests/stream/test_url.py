@@ -29,6 +29,12 @@ def test_wrong_addresses(url, told, tmp_path, monkeypatch):
         open_log(url)
 
 
+def test_a_log_that_is_only_looked_at_is_not_made(tmp_path):
+    with pytest.raises(LogError, match="there is no such file"):
+        open_log(f"sqlite:///{tmp_path}/none.db", create=False)
+    assert not (tmp_path / "none.db").exists()
+
+
 def test_what_cannot_be_opened_is_told(tmp_path):
     (tmp_path / "file").write_bytes(b"no database, but long enough to be one" * 100)
     with pytest.raises(LogError, match="file is not a database"):
