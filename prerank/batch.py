@@ -197,6 +197,10 @@ class Memorising(Protocol):
         """What it holds."""
         ...
 
+    def outside(self) -> list[Any]:
+        """Stores of it that lie outside the model (`store.Outside`)."""
+        ...
+
 
 class PreRanker(Protocol):
     """A decoupled model: what training calls, and what export and serving call."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -26,10 +28,12 @@ MODELS: dict[str, Callable[..., TwoTower | Ranker]] = {**TOWERS, **RANKERS}
 GIVEN = ("weight", "objective", "stages", "item_id", "item_counts")  # a term's parameters that are no options of the user's
 
 
-def model(config: Model, schema: Schema, sizes: Mapping[str, int], synergy: Synergy | None = None) -> TwoTower | Ranker:
+def model(config: Model, schema: Schema, sizes: Mapping[str, int], synergy: Synergy | None = None, *,
+          space: str | None = None) -> TwoTower | Ranker:  # fmt: skip
     """The model that a config names, with fresh weights: two towers or a ranker. Raises ConfigError.
 
     synergy   what CS3 adds to two towers
+    space     of a memory outside the model, see `space`; None: the model holds its memory itself
     """
     recipe = _named(MODELS, config.name, "model")
     _check_options(recipe, config.options, f"model '{config.name}'", skip=2)
@@ -46,7 +50,7 @@ def model(config: Model, schema: Schema, sizes: Mapping[str, int], synergy: Syne
         if synergy is None:
             return recipe(schema, sizes, **config.options)
         made = recipe(widened(schema, synergy), sizes, **config.options)
-        apply(made, synergy, schema, sizes, hidden)
+        apply(made, synergy, schema, sizes, hidden, space)
         return made
     except (ValueError, RuntimeError) as error:  # RuntimeError: torch has no memory for it
         raise ConfigError(f"model '{config.name}': {str(error).splitlines()[0]}") from None
@@ -55,7 +59,20 @@ def model(config: Model, schema: Schema, sizes: Mapping[str, int], synergy: Syne
 def served(meta: Mapping[str, Any]) -> TwoTower | Ranker:
     """The model that a generation's meta.json describes: serving's builder. Raises ConfigError."""
     synergy = None if meta.get("synergy") is None else Synergy.model_validate(meta["synergy"])
-    return model(Model.model_validate(meta["model"]), Schema.model_validate(meta["schema"]), meta["sizes"], synergy)
+    schema = Schema.model_validate(meta["schema"])
+    return model(Model.model_validate(meta["model"]), schema, meta["sizes"], synergy, space=meta.get("space"))
+
+
+def space(config: Config, encoders: str) -> str | None:
+    """What ids and vectors of the config's memory outside the model mean, as a fingerprint; None: it lies in the model.
+
+    encoders   digest of the data's encoders: which id has which row
+    """
+    if config.synergy is None or config.synergy.store == "memory":
+        return None
+    vectors = {"model": config.model.model_dump(mode="json"), "synergy": config.synergy.model_dump(mode="json", exclude={"store"})}
+    told = json.dumps({"encoders": encoders, "seed": config.training.seed, **vectors}, sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def check_model(config: Model, schema: Schema, terms: Sequence[TermConfig] = (), synergy: Synergy | None = None) -> TwoTower | Ranker:
@@ -63,7 +80,7 @@ def check_model(config: Model, schema: Schema, terms: Sequence[TermConfig] = (),
 
     terms   of the objective that it is to be trained with: those that look beyond the logits need a model that shows what they look at
     """
-    built = model(config, schema, _smallest(schema), synergy)
+    built = model(config, schema, _smallest(schema), synergy, space="")  # nothing is opened
     for term in terms:
         made = TERMS.get(term.loss)
         if getattr(made, "needs_guess", False) and not getattr(built, "guesses", False):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from prerank import build
 from prerank.config import Config, ConfigError, dump, load, milliseconds
 from prerank.data import Dataset, prepare
+from prerank.data.encoder import digest
 from prerank.datasets import resolve
 from prerank.metrics import auc, gauc, logloss, sigmoid
 from prerank.report import over_time
@@ -79,7 +81,10 @@ def replay(config: Config, *, resume: bool = False, overwrite: bool = False, sor
         dataset = prepare(resolved.data, progress=preparing)
         order = in_time(dataset, sort=sort)
         torch.manual_seed(config.training.seed)
-        model = build.model(config.model, dataset.schema, dataset.sizes, config.synergy)
+        space = build.space(config, digest(dataset.encoders))
+        model: Any = build.model(config.model, dataset.schema, dataset.sizes, config.synergy, space=space)
+        if space is not None:
+            _begin_outside(model, resume, overwrite)
         cms = config.synergy.cms if config.synergy else None
         ranker = build.beside(cms, dataset.schema, dataset.sizes) if cms and cms.ranker else None
         objective = build.objective(config.objective, dataset.schema, dataset.counts)
@@ -172,6 +177,20 @@ def _write(replayed: Replayed, config: Config) -> None:
     write_text(folder / "replay.json", json.dumps(told, indent=1))
     if any(replayed.windows.values()):
         over_time(replayed.windows, folder / "replay.png", since=int(order.ts[order.test]), title=config.name)
+
+
+def _begin_outside(model: Any, resume: bool, overwrite: bool) -> None:
+    """Open the stores that lie outside the model, which must be empty. Raises ConfigError, StoreError."""
+    if resume:
+        raise ConfigError("synergy.store: what was written outside since the last checkpoint would be written again, so that a run with "
+                          "a store outside cannot be resumed; start again with --overwrite")  # fmt: skip
+    for store in model.outside:
+        store.begin()
+        if overwrite:
+            store.clear()
+        if held := len(store):
+            raise ConfigError(f"synergy.store: {store!r} holds {held:,} ids already, and a pass over the log begins with none; name "
+                              "another, or forget them with --overwrite")  # fmt: skip
 
 
 def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:

@@ -147,7 +147,7 @@ def open_run(folder: str | Path | None = None) -> Run:
     if written.get("encoders") not in (None, digest(dataset.encoders)):
         raise ConfigError(f"run folder '{path}': its weights do not fit the data as it is now: values or their order have changed "
                           "since it was trained; train again, or bring the files back as they were")  # fmt: skip
-    model = build.model(config.model, dataset.schema, dataset.sizes, config.synergy)
+    model = build.model(config.model, dataset.schema, dataset.sizes, config.synergy, space=build.space(config, digest(dataset.encoders)))
     try:
         model.load_state_dict(load_file(weights))
     except SafetensorError as error:

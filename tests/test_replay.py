@@ -54,6 +54,73 @@ def run(*words: str) -> str:
     return result.output
 
 
+def outside(config: Path, tmp_path: Path, store: str) -> Path:
+    """The same run with CTS and CMS in a store outside the model."""
+    told = "inputs: vector_count_age"
+    synergy = f"synergy: {{cts: {{{told}}}, cms: {{ranker: {{name: mlp, hidden: [8]}}, {told}}}, store: '{store}'}}\n"
+    path = tmp_path / f"{store.split(':')[0]}.yaml"
+    path.write_text(config.read_text().replace("/run\n", f"/run-{store.split(':')[0]}\n") + synergy)
+    return path
+
+
+def test_a_memory_outside_the_model_says_the_same_and_is_served(config: Path, tmp_path: Path) -> None:
+    """Replay, export and serve from LMDB; a store of another model is refused, one that is gone makes vectors cold."""
+    from litestar.testing import TestClient
+
+    from prerank import build
+    from prerank.serving import GenerationError, Request, Scorer, Settings, create
+    from prerank.serving.generation import open_current
+
+    run("-c", str(outside(config, tmp_path, "memory")))
+    lmdb = outside(config, tmp_path, f"lmdb:{tmp_path}/m.lmdb")
+    run("-c", str(lmdb))
+    inside, there = (np.load(tmp_path / f"run-{name}/scores.npz") for name in ("memory", "lmdb"))
+    for protocol in ("prequential", "frozen"):
+        np.testing.assert_allclose(there[protocol], inside[protocol], atol=1e-5)
+
+    said = CliRunner().invoke(app, ["replay", "-q", "-c", str(lmdb), "--set", f"output={tmp_path}/other"])
+    assert (said.exit_code, said.output.count("\n")) == (2, 1)
+    assert "holds 40 ids already, and a pass over the log begins with none" in said.output
+    said = CliRunner().invoke(app, ["replay", "-q", "-c", str(lmdb), "--resume"])
+    assert said.exit_code == 2
+    assert "cannot be resumed" in said.output
+    said = CliRunner().invoke(app, ["replay", "-q", "-c", str(lmdb), "--set", "model.hidden=[9]", "--set", f"output={tmp_path}/other2"])
+    assert (said.exit_code, said.output.count("\n")) == (2, 1)
+    assert "must be of width and space" in said.output
+    run("-c", str(lmdb), "--overwrite")
+
+    assert CliRunner().invoke(app, ["export", f"{tmp_path}/run-lmdb"], catch_exceptions=False).exit_code == 0
+    generations = tmp_path / "run-lmdb/generations"
+    warm = Scorer(open_current(generations), build.served)
+    asked = [Request(user=3, candidates=[1, 2, 3])]
+    assert warm.cold == []
+    scores = warm.score(asked)[0].logits
+    meta = open_current(generations).folder / "meta.json"
+    true = meta.read_text()
+    meta.write_text(true.replace(json.loads(true)["space"], "0" * 16))
+    with pytest.raises(GenerationError, match="must be of width and space"):
+        Scorer(open_current(generations), build.served)
+    meta.write_text(true.replace("m.lmdb", "gone.lmdb"))
+    cold = Scorer(open_current(generations), build.served)
+    assert len(cold.cold) == 4
+    assert all("is not there" in why for why in cold.cold)
+    assert cold.score(asked)[0].logits != scores
+    with TestClient(create(Settings(generations, follow_seconds=0), build.served)) as client:
+        health = client.get("/health").json()
+        assert (health["status"], health["why"]) == ("degraded", cold.cold)
+        assert client.post("/score", json={"user": 3, "candidates": [1, 2, 3]}).status_code == 200
+        assert "prerank_cold_users_total 1.0" in client.get("/metrics").text
+
+
+def test_training_stops_where_a_store_cannot_be_reached(config: Path, tmp_path: Path) -> None:
+    said = CliRunner().invoke(app, ["replay", "-q", "-c", str(outside(config, tmp_path, "redis://127.0.0.1:1/0"))])
+    assert (said.exit_code, said.output.count("\n")) == (2, 1)
+    assert "store 'prerank cts of user': cannot be reached" in said.output
+    said = CliRunner().invoke(app, ["train", "-q", "-c", str(outside(config, tmp_path, "redis://127.0.0.1:1/0"))])
+    assert (said.exit_code, said.output.count("\n")) == (2, 1)
+    assert "lies outside the model, which only `prerank replay` fills" in said.output
+
+
 def test_a_folder_tells_all(config: Path, tmp_path: Path) -> None:
     said = run("-c", str(config), "--window", "500")
     told = json.loads((tmp_path / "run/replay.json").read_text())

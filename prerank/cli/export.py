@@ -30,6 +30,7 @@ def export(
 
     from prerank import build
     from prerank.cli.verbs import complain
+    from prerank.data.encoder import digest
     from prerank.run import open_run
     from prerank.serving import Generation, Scorer
     from prerank.serving import export as write
@@ -44,6 +45,7 @@ def export(
     folder = write(
         opened.dataset, opened.model, folder=to or opened.folder / "generations", options=opened.config.model.model_dump(mode="json"),
         synergy=None if opened.config.synergy is None else opened.config.synergy.model_dump(mode="json"),
+        space=build.space(opened.config, digest(opened.dataset.encoders)),
         name=opened.config.name, calibrate_on=on, calibrator="platt" if calibrator == "none" else calibrator,
         dtype=dtype, users=users, keep=keep,  # type: ignore[arg-type]
         skipped=lambda why: complain(f"{why}; requests with bids for it will be refused", level="warning"),

@@ -79,3 +79,12 @@ class Synergy(Strict):
     cas: Cas | None = Field(None, description="layers that run again on a re-weighted input")
     cts: Cts | None = Field(None, description="a cached vector of the other tower's positives")
     cms: Cms | None = Field(None, description="a cached vector of the ranking model's hidden layer")
+    store: str = Field("memory", description="where cached vectors lie: memory (in the model), lmdb:PATH, redis://HOST:PORT/DB")
+
+    @field_validator("store")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        schemes = ("lmdb:", "redis://", "rediss://", "unix://")
+        if value != "memory" and not any(value.startswith(s) and len(value) > len(s) for s in schemes):
+            raise ValueError(f"must be memory, lmdb:PATH or redis://HOST:PORT/DB; got '{value}'")
+        return value

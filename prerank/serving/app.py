@@ -97,7 +97,7 @@ def create(settings: Settings, build: Builder) -> Litestar:
             responses = scorer.score(received) if inline else await asyncio.to_thread(scorer.score, received)
             state = scorer.generation
             number = state.meta.number
-            measures.scored(received, responses)
+            measures.scored(received, responses, cold=bool(scorer.cold))
             if messages.is_batch(received):
                 content = messages.encode(BatchResponse(number, responses, state.sequence, state.posts), format)
             else:
@@ -121,7 +121,9 @@ def create(settings: Settings, build: Builder) -> Litestar:
         meta = generation.meta
         state = {"generation": meta.number, "sequence": generation.sequence, "posts": generation.posts}
         size = {"items": meta.items, "users": meta.users}
-        return {"status": "ok", **state, "name": meta.name, **size, "version": __version__}
+        cold = live.scorer.cold
+        status = {"status": "degraded", "why": cold} if cold else {"status": "ok"}
+        return {**status, **state, "name": meta.name, **size, "version": __version__}
 
     @get("/metrics", media_type=MediaType.TEXT)
     async def metrics() -> Response[bytes]:

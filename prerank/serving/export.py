@@ -46,13 +46,14 @@ class Exportable(Protocol):
 
 def export(dataset: Exportable, model: nn.Module, *, folder: str | Path, options: Mapping[str, Any], name: str = "prerank",
            calibrate_on: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None, calibrator: str = "platt", dtype: DType = "fp32",
-           users: bool = False, synergy: Mapping[str, Any] | None = None, batch_size: int = 8192, keep: int = 3,
+           users: bool = False, synergy: Mapping[str, Any] | None = None, space: str | None = None, batch_size: int = 8192, keep: int = 3,
            progress: Callable[[int, int], None] | None = None, skipped: Callable[[str], None] | None = None) -> Path:  # fmt: skip
     """Write the next generation below `folder` and put it in force. Returns its folder.
 
     model          a PreRanker (`encode`, `head`) or a PairRanker (`pairs`); left in eval mode, on its device
     options        the model's name and options as the config has them: what the server's builder gets
     synergy        what CS3 adds to the model, as the config has it; None: nothing
+    space          fingerprint of its memory, where that lies outside the model
     calibrate_on   validation logits and labels, [n, T] both; None: no calibrator, so no ordering by eCPM
     dtype          how item rows are stored: fp32 exact, bf16 half, int8 a quarter of the memory
     users          also store every user's vector, so that a known user who comes without features needs no user tower
@@ -98,6 +99,7 @@ def export(dataset: Exportable, model: nn.Module, *, folder: str | Path, options
             dtype=dtype, items=len(dataset.item_ids), users=len(dataset.user_ids), calibrators=calibrators,
             torch=str(torch.__version__), files={}, checksums={}, format=FORMAT, scoring=scoring, user_vectors=users,
             synergy=None if synergy is None else dict(synergy),
+            space=space,
         )  # fmt: skip
 
     return write(folder, fill, keep=keep)

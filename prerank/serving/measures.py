@@ -27,13 +27,15 @@ class Measures:
         self.unknown_items = Counter("prerank_unknown_items", "Candidates that the generation does not know", registry=own)
         self.unknown_users = Counter("prerank_unknown_users", "Users whose id the generation does not know", registry=own)
         self.missing = Counter("prerank_missing_features", "User features neither stored nor given", ["feature"], registry=own)
+        self.cold = Counter("prerank_cold_users", "Users scored without the memory that lies outside the generation", registry=own)
         self.generation = Gauge("prerank_generation", "Number of the generation in force", registry=own, multiprocess_mode="max")
         self.sequence = Gauge("prerank_sequence", "Deltas applied to the generation in force", registry=own, multiprocess_mode="max")
         self.posts = Gauge("prerank_posts", "Changes by POST and DELETE that are applied", registry=own, multiprocess_mode="max")
         self.failed_reloads = Counter("prerank_failed_reloads", "Generations and deltas that could not be loaded", registry=own)
 
-    def scored(self, requests: Sequence[Request], responses: Sequence[Response]) -> None:
+    def scored(self, requests: Sequence[Request], responses: Sequence[Response], *, cold: bool = False) -> None:
         """Count what a successful call had in it."""
+        self.cold.inc(len(requests) if cold else 0)
         self.users.inc(len(requests))
         for request, response in zip(requests, responses, strict=True):
             assert request.candidates is not None

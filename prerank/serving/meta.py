@@ -40,6 +40,7 @@ class Meta(msgspec.Struct, kw_only=True):
     scoring: str = "maxsim"  # of given candidates: by MaxSim over item rows, by the model's head over item rows, or by a ranker
     user_vectors: bool = False  # whether they are stored
     synergy: dict[str, Any] | None = None  # CS3's settings, as in the config; None: a plain model
+    space: str | None = None  # of a memory outside the generation: what its ids and vectors must mean
 
     @property
     def ranker(self) -> bool:

@@ -30,6 +30,7 @@ from prerank.serving.head_items import HeadItems
 from prerank.serving.messages import Id, MessageError, Request, Response, bids, ids
 from prerank.serving.ranked_items import RankedItems
 from prerank.serving.users import User, Users, encode
+from prerank.store import StoreError
 
 Builder = Callable[[dict[str, Any]], nn.Module]  # meta.json as a dict (model, schema, sizes) -> the model with fresh weights
 
@@ -77,6 +78,7 @@ class Scorer:
         self._users = Users(generation)
         self._ranked: RankedItems | None = None
         self._by_head: HeadItems | None = None
+        self.cold: list[str] = []  # why memories outside the generation have nothing to tell; empty: all is well
         model: Any = self._folded()
         if generation.meta.ranker:
             self._ranked = RankedItems(model, generation.columns, len(self.objectives))
@@ -149,6 +151,15 @@ class Scorer:
     def _folded(self) -> nn.Module:
         """The model with the generation's weights, BatchNorm folded."""
         generation, model = self.generation, self.plain
+        try:
+            outside: list[Any] = [m for m in model.modules() if hasattr(m, "look_outside")]
+            self.cold = [why for m in outside if (why := m.look_outside())]
+            return self._quicker(model)
+        except StoreError as error:
+            raise GenerationError(f"generation '{generation.folder}': {error}") from None
+
+    def _quicker(self, model: nn.Module) -> nn.Module:
+        generation = self.generation
         if generation.meta.ranker:
             return folded(model, self._few_pairs())
         preranker: PreRanker = model  # type: ignore[assignment]

@@ -21,6 +21,10 @@ class StoreError(ValueError):
     """A store cannot be reached, or holds something else than what was asked of it; the message names it and says why."""
 
 
+class SpaceError(StoreError):
+    """A store holds vectors of other ids or of another model."""
+
+
 class Memory(NamedTuple):
     """What a store holds of n ids.
 

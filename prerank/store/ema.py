@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prerank.store.contract import Memory, Store, check_decay
+from prerank.store.contract import Memory, SpaceError, Store, StoreError, check_decay
+from prerank.store.outside import Outside
 
 HOUR = 3_600_000  # milliseconds
 
@@ -48,6 +49,17 @@ class EmaCache(nn.Module):
     def read(self, ids: Tensor) -> Memory:
         """[n] -> what is remembered of them; nothing of it wants a gradient."""
         return self.store.get(ids)
+
+    def cold(self) -> str | None:
+        """Why a store outside the model has nothing to tell: it cannot be reached, or is empty. Raises SpaceError."""
+        if not isinstance(self.store, Outside):
+            return None
+        try:
+            return None if len(self.store) else f"{self.store!r} holds nothing"
+        except SpaceError:
+            raise
+        except StoreError as error:
+            return str(error)
 
     def age(self, memory: Memory) -> Tensor:
         """Hours from when an id was last written to the latest write of all; 0 for one that was never seen.  # [n] float32"""

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prerank.store.contract import Memory, StoreError, averaged, blended, check_decay, check_width
+from prerank.store.contract import Memory, SpaceError, StoreError, averaged, blended, check_decay, check_width
 from prerank.store.packed import pack, unpack
 
 
@@ -51,7 +51,7 @@ class LmdbFile:
             if held is None:
                 transaction.put(name.encode(), claim, db=self._meta)
         if held not in (None, claim):
-            raise StoreError(f"store '{self.path}', '{name}': must be of width and space '{claim.decode()}'; it holds '{held.decode()}'")
+            raise SpaceError(f"store '{self.path}', '{name}': must be of width and space '{claim.decode()}'; it holds '{held.decode()}'")
         return LmdbStore(self, name, width)
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class LmdbStore:
 
     def __init__(self, file: LmdbFile, name: str, width: int) -> None:
         self.width, self.name = width, f"{file.path}, {name}"
-        self._env, self._lmdb = file.env, file._lmdb
+        self._env, self._lmdb, self._file = file.env, file._lmdb, file  # which stays open as long as its stores are used
         self._db = file.env.open_db(name.encode())
 
     def get(self, ids: Tensor) -> Memory:

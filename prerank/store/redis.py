@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prerank.store.contract import Memory, StoreError, averaged, check_decay, check_width
+from prerank.store.contract import Memory, SpaceError, StoreError, averaged, check_decay, check_width
 from prerank.store.packed import pack, unpack
 
 CHUNK = 256  # ids a script
@@ -65,7 +65,7 @@ class RedisStore:
             self._client.set(f"{name} space", claim, nx=True)
             held = self._client.get(f"{name} space")
         if held != claim:
-            raise StoreError(f"store '{name}': must be of width and space '{claim.decode()}'; it holds '{held.decode()}'")
+            raise SpaceError(f"store '{name}': must be of width and space '{claim.decode()}'; it holds '{held.decode()}'")
 
     def get(self, ids: Tensor) -> Memory:
         """[n] -> what is held of them, on the ids' device. Raises StoreError when the server cannot be reached."""

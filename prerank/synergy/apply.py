@@ -11,7 +11,7 @@ from typing import Any
 
 from prerank.config.synergy import Cache, Synergy
 from prerank.schema import Feature, Schema
-from prerank.store import EmaCache, MemoryStore
+from prerank.store import EmaCache, MemoryStore, Outside
 from prerank.synergy.cas import cycle
 from prerank.synergy.cms import RankerMemory
 from prerank.synergy.cts import CrossMemory, last_level_width
@@ -26,10 +26,12 @@ def widened(schema: Schema, settings: Synergy) -> Schema:
     return Schema(features=(*schema.features, *made), **schema.model_dump(exclude={"features"}))
 
 
-def apply(model: Any, settings: Synergy, schema: Schema, sizes: Mapping[str, int], hidden_width: int | None) -> None:
+def apply(model: Any, settings: Synergy, schema: Schema, sizes: Mapping[str, int], hidden_width: int | None,
+          space: str | None = None) -> None:  # fmt: skip
     """Put CAS, CTS and CMS into a two-tower that was built for the widened schema.
 
     hidden_width   of the vectors that CMS will be given; None without CMS
+    space          what ids and vectors of a store outside the model mean; None: there must be none outside
     Raises ValueError where a tower has no place for them.
     """
     if settings.cas is not None and settings.cas.cycles:
@@ -42,25 +44,33 @@ def apply(model: Any, settings: Synergy, schema: Schema, sizes: Mapping[str, int
     own = len(model.head.groups) - getattr(model.user, "id_groups", 0)
     memories: list[CrossMemory | RankerMemory] = []
 
-    def new(cache: Cache, side: Side, width: int) -> EmaCache:
-        rows = sizes[schema.vocabulary_of(schema[_id(schema, side)])]
-        return EmaCache(MemoryStore(rows, width), cache.decay, cache.mode, cache.normalise)
+    def new(cache: Cache, name: str, rows: int, width: int) -> EmaCache:
+        if settings.store == "memory":
+            return EmaCache(MemoryStore(rows, width), cache.decay, cache.mode, cache.normalise)
+        if space is None:
+            raise ValueError(f"synergy.store: '{settings.store}' lies outside the model, which only `prerank replay` fills; must be memory")
+        store = Outside(settings.store, f"prerank {name}", width, space)
+        return EmaCache(store, cache.decay, cache.mode, cache.normalise)
+
+    def rows_of(side: Side) -> int:
+        return sizes[schema.vocabulary_of(schema[_id(schema, side)])]
 
     def attach(kind: str, side: Side, caches: list[EmaCache], inputs: str) -> None:
         vocabulary = schema.vocabulary_of(schema[_id(schema, side)])
-        field = MemoryField(caches, model.embeddings.width, inputs, vocabulary)
+        field = MemoryField(caches, model.embeddings.width, inputs, vocabulary, rows_of(side))
         model.embeddings.attach(_name(kind, side), _id(schema, side), field)
 
     if (cts := settings.cts) is not None:
         for side in cts.sides:
             width = last_level_width(model.head.groups, "item" if side == "user" else "user", own)
-            caches = [new(cts, side, width) for _ in range(1 + cts.negatives)]
+            names = (_name("cts", side), f"{_name('cts', side)}, negative")[: 1 + cts.negatives]
+            caches = [new(cts, name, rows_of(side), width) for name in names]
             attach("cts", side, caches, cts.inputs)
             memories.append(CrossMemory(side, _id(schema, side), caches[0], caches[1] if cts.negatives else None, own))
     if (cms := settings.cms) is not None:
         assert hidden_width is not None, "CMS without the width of its vectors"
         for side in cms.sides:
-            one = new(cms, side, hidden_width)
+            one = new(cms, _name("cms", side), rows_of(side), hidden_width)
             attach("cms", side, [one], cms.inputs)
             memories.append(RankerMemory(side, _id(schema, side), one, cms.column))
     model.memories = tuple(memories)

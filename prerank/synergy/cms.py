@@ -13,7 +13,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from prerank.batch import Batch, Output
-from prerank.store import EmaCache
+from prerank.store import EmaCache, Outside
 from prerank.synergy.rows import Rows, Side, ids_of
 
 
@@ -52,3 +52,7 @@ class RankerMemory:
     def tensors(self) -> list[Tensor]:
         """Of its cache."""
         return list(self.cache.buffers())
+
+    def outside(self) -> list[Outside]:
+        """Its store, where it lies outside the model."""
+        return [self.cache.store] if isinstance(self.cache.store, Outside) else []

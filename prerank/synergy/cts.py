@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from prerank.batch import Batch, Group, Output, Representation
-from prerank.store import EmaCache
+from prerank.store import EmaCache, Outside
 from prerank.synergy.rows import Rows, Side, ids_of
 
 
@@ -56,6 +56,10 @@ class CrossMemory:
     def tensors(self) -> list[Tensor]:
         """Of its caches."""
         return [t for cache in self._caches() for t in cache.buffers()]
+
+    def outside(self) -> list[Outside]:
+        """Its stores, where they lie outside the model."""
+        return [cache.store for cache in self._caches() if isinstance(cache.store, Outside)]
 
     def _caches(self) -> list[EmaCache]:
         return [self.positive] if self.negative is None else [self.positive, self.negative]

@@ -26,27 +26,37 @@ class MemoryField(nn.Module):
     caches   what is remembered of an id
     width    D
     inputs   'vector', 'vector_count_age' or 'count_age' (config.synergy.Cache)
-    vocabulary   whose rows the ids are
+    vocabulary, rows   whose rows the ids are, and how many
     """
 
-    def __init__(self, caches: Sequence[EmaCache], width: int, inputs: str, vocabulary: str) -> None:
+    def __init__(self, caches: Sequence[EmaCache], width: int, inputs: str, vocabulary: str, rows: int) -> None:
         super().__init__()
-        self.vocabulary = vocabulary
+        self.vocabulary, self.rows = vocabulary, rows
         self.caches = nn.ModuleList(caches)
         self.vector, self.count_age = inputs != "count_age", inputs != "vector"
         numbers = sum((cache.width if self.vector else 0) + 1 + 2 * self.count_age for cache in caches)
         self.project = Linear(numbers, width)
         self.table: Tensor | None = None  # of all ids, where nothing moves any more
+        self.cold: str | None = None  # why it has nothing to tell, where it should have; see `look_outside`
 
     def forward(self, ids: Tensor) -> Tensor:
         """[rows] -> [rows, D]."""
         if self.table is not None:
             return F.embedding(ids.long(), self.table)
+        if self.cold is not None:
+            nobody: Tensor = self.project(torch.zeros(1, self.project.in_features, device=self.project.weight.device))
+            return nobody.expand(len(ids), -1)
         parts: list[Tensor] = []
         for cache in self.caches:
             parts += self._parts(cache, ids)  # type: ignore[arg-type]
         made: Tensor = self.project(torch.cat(parts, dim=1))
         return made
+
+    def look_outside(self) -> str | None:
+        """Why caches outside the model have nothing to tell; from then on every id is one that was never seen. Raises SpaceError."""
+        told = [why for cache in self.caches if (why := cache.cold()) is not None]  # type: ignore[operator]
+        self.cold = "; ".join(told) or None
+        return self.cold
 
     def _parts(self, cache: EmaCache, ids: Tensor) -> list[Tensor]:
         memory = cache.read(ids)
@@ -66,8 +76,6 @@ class MemoryField(nn.Module):
     @torch.no_grad()
     def for_serving(self) -> None:
         """Make the field of every id once: weights and caches of a generation stand still, and a tower then gathers a row."""
-        store = self.caches[0].store
-        rows = len(store.vectors)  # type: ignore[union-attr,arg-type]
         device = self.project.weight.device
-        parts = [self(torch.arange(i, min(i + CHUNK, rows), device=device)) for i in range(0, rows, CHUNK)]
+        parts = [self(torch.arange(i, min(i + CHUNK, self.rows), device=device)) for i in range(0, self.rows, CHUNK)]
         self.table = torch.cat(parts)

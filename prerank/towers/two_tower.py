@@ -77,6 +77,11 @@ class TwoTower(nn.Module):
         held = {id(t) for memory in self.memories for t in memory.tensors()}
         return frozenset(name for name, t in self.state_dict(keep_vars=True).items() if id(t) in held)
 
+    @property
+    def outside(self) -> Sequence[Any]:
+        """Stores of its memories that lie outside the model (`store.Outside`)."""
+        return [store for memory in self.memories for store in memory.outside()]
+
     @torch.no_grad()
     def observe(self, batch: Batch, output: Output, hidden: Tensor | None = None) -> None:
         """Let the memories learn of a batch that was scored and trained on: READ, train, THEN write.

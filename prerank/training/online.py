@@ -164,6 +164,8 @@ class _Stream:
                 saved = time.monotonic()
             if stop:
                 raise Interrupted(f"stopped at row {state.rows:,} of {len(self.order.rows):,}; continue with --resume")
+        if getattr(self.main.model, "outside", ()):  # whose memory has gone on, so that weights of the split would not fit it
+            checkpoint.save_weights(self.folder / "model.safetensors", self.main.predictor.state_dict())
         self._save()
         return state
 

@@ -1,0 +1,80 @@
+"""A store named by an address, opened when it is first needed: a model that is built, copied or described touches no server.
+
+    Outside("lmdb:memory.lmdb", "cms of user", width=64, space="3f2a..")        lmdb:PATH, redis://host:port/db, unix://path
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from torch import Tensor
+
+from prerank.store.contract import Memory, Store, StoreError
+from prerank.store.lmdb import LmdbFile
+from prerank.store.redis import RedisStore
+
+_FILES: WeakValueDictionary[Path, LmdbFile] = WeakValueDictionary()  # a process may open a file only once
+
+
+class Outside:
+    """See the module's first lines; one of the contract's stores.
+
+    address   where it lies
+    name      of the store there
+    width     K
+    space     what its ids and vectors mean; a store of another space is refused when it is opened
+    """
+
+    def __init__(self, address: str, name: str, width: int, space: str) -> None:
+        self.address, self.name, self.width, self.space = address, name, width, space
+        self._store: Store | None = None
+
+    def begin(self) -> None:
+        """Open it, made where there is none. Raises StoreError."""
+        self._opened(make=True)
+
+    def get(self, ids: Tensor) -> Memory:
+        """[n] -> what is held of them. Raises StoreError when it cannot be reached, is not there, or is of another space."""
+        return self._opened().get(ids)
+
+    def put(self, ids: Tensor, memory: Memory) -> None:
+        """As given. Raises StoreError."""
+        self._opened(make=True).put(ids, memory)
+
+    def blend(self, ids: Tensor, vectors: Tensor, decay: float | None, ts: Tensor) -> None:
+        """See store/contract.py. Raises StoreError."""
+        self._opened(make=True).blend(ids, vectors, decay, ts)
+
+    def clear(self) -> None:
+        """Forget everything. Raises StoreError."""
+        self._opened(make=True).clear()
+
+    def __len__(self) -> int:
+        return len(self._opened())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Outside:
+        """A copied model reads the same store."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Outside {self.address}, {self.name} x {self.width}>"
+
+    def _opened(self, make: bool = False) -> Store:
+        if self._store is None:
+            if self.address.startswith("lmdb:"):
+                self._store = _file(Path(self.address.removeprefix("lmdb:")), make).store(self.name, self.width, self.space)
+            else:
+                self._store = RedisStore(self.address, self.name, self.width, self.space)
+        return self._store
+
+
+def _file(path: Path, make: bool) -> LmdbFile:
+    path = path.resolve()
+    found = _FILES.get(path)
+    if found is None:
+        if not make and not path.exists():
+            raise StoreError(f"store '{path}': is not there")
+        found = _FILES[path] = LmdbFile(path)
+    return found
