@@ -11,7 +11,9 @@ all movies but some:
     LEAKY   without the movies that the user was shown in train, no more: train's candidates are asked about, and a model that has
             learned them by heart knows that none of them is a positive
 
-No model is trained here: rows and seeds are the board's, their epoch chosen in its pool. Users are drawn by lot, the same for all.
+Rows and seeds are the board's, their epoch chosen in its pool. Beside them MF, which is nothing but memory, is trained here with all of a
+user's candidates in its lists and with none, and asked in both pools of validation after every epoch: whether the leak can be learned.
+Users are drawn by lot, the same for all.
 """
 
 from __future__ import annotations
@@ -20,34 +22,70 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+from torch import nn
 
 from benchmarks import record
-from prerank.config import Evaluation
+from prerank.config import Evaluation, load
 from prerank.data import Dataset
 from prerank.metrics import Grouped, resampled_means
 from prerank.retrieval import Known
-from prerank.run import open_run
-from prerank.training.pool import Pool
+from prerank.run import open_run, train
+from prerank.training import offline
+from prerank.training.pool import Measured, Pool
 
 ROWS = ("hybrid, full-stage", "without candidates", "without random", "without both")
+MF: dict[str, dict[str, Any]] = {
+    "with candidates": {"impression": 50, "recall": "all", "random": 40},
+    "without candidates": {"impression": 50, "random": 40},
+}
+EPOCHS = 12
+CONFIG = Path("configs/ml1m/ranktower-hybrid.yaml")
 METRICS = ("recall@100", "ndcg@100")
 SETTINGS = Evaluation.model_validate({"by": "user", "stages": {"impression": "all", "recall": "all", "random": "all"}, "at": [100]})
 LEVEL = 0.99
 
 
-def pools(dataset: Dataset, users: int) -> dict[str, Pool]:
-    """Both pools of the test part, of the same users."""
-    made = {"ours": Pool(dataset, "test", SETTINGS), "LEAKY": Pool(dataset, "test", SETTINGS)}
+def some(pool: Pool, users: int) -> Pool:
+    """A pool of so many users, by lot."""
+    kept = pool.loader.sampler.kept
+    pool.loader.sampler.kept = np.sort(np.random.default_rng(0).choice(kept, min(users, len(kept)), replace=False))
+    return pool
+
+
+def pools(dataset: Dataset, users: int, split: str = "test") -> dict[str, Pool]:
+    """Both pools, of the same users."""
+    made = {name: some(Pool(dataset, split, SETTINGS), users) for name in ("ours", "LEAKY")}
     shown = Known(dataset, dataset.rows("train"))
-    for name, pool in made.items():
-        sampler = pool.loader.sampler
-        sampler.kept = np.sort(np.random.default_rng(0).choice(sampler.kept, min(users, len(sampler.kept)), replace=False))
-        if name == "LEAKY":
-            sampler._known = (shown.start, shown.items.astype(np.int32))  # what no setting can ask for
+    made["LEAKY"].loader.sampler._known = (shown.start, shown.items.astype(np.int32))  # what no setting can ask for
     return made
+
+
+def memory(folder: Path, stages: dict[str, Any], users: int) -> list[dict[str, float]]:
+    """MF on lists of these stages: {'ours recall@100': .., 'LEAKY recall@100': ..} of validation after each epoch."""
+    curve: list[dict[str, float]] = []
+
+    class Both(Pool):
+        def __init__(self, dataset: Dataset, split: str, settings: Evaluation) -> None:
+            super().__init__(dataset, split, settings)
+            self.pools = pools(dataset, users, split)
+
+        def measure(self, model: nn.Module, device: torch.device | str = "cpu") -> Measured:
+            found = {name: pool.measure(model, device) for name, pool in self.pools.items()}
+            curve.append({f"{name} {m}": one.metrics[m].value for name, one in found.items() for m in METRICS})
+            print(f"{folder.name}: {curve[-1]}", flush=True)
+            return found["ours"]
+
+    lists = {"by": "user", "max_length": 300, "stages": stages}
+    changes = [f"output={folder}", f"training.lists={json.dumps(lists)}", "model={name: mf, width: 64}", "training.threads=1",
+               "objective=[{loss: softmax}]", f"training.epochs={EPOCHS}", f"training.patience={EPOCHS}",
+               "training.optimizer={lr: 0.01}"]  # fmt: skip
+    with mock.patch.object(offline, "Pool", Both):
+        train(load(CONFIG, changes), overwrite=True)
+    return curve
 
 
 def measured(folders: list[Path], users: int) -> dict[str, dict[str, list[Grouped]]]:
@@ -89,7 +127,8 @@ def main() -> None:
     torch.set_num_threads(1)
     trainings = json.loads(given.board.read_text())["trainings"]
     found = {row: measured([given.runs / name for name in trainings[row]], given.users) for row in ROWS if trainings.get(row)}
-    record.write(given.out, benchmark="candidate_pools", seed=0, results=summary(found), users=given.users, level=LEVEL,
+    curves = {row: memory(given.runs / f"candidate-pools-{row.partition(' ')[0]}", stages, given.users) for row, stages in MF.items()}
+    record.write(given.out, benchmark="candidate_pools", seed=0, results=summary(found), memory=curves, users=given.users, level=LEVEL,
                  leaky="train's candidates are in the pool, and none of them can be a positive")  # fmt: skip
 
 

@@ -43,7 +43,19 @@ def pools() -> str:
             table.add({"training": row, **{n: spread(metrics[n]["values"][row]) for n in names}, **apart, "seeds": len(values)},
                       leaky=found["leaky"] if pool == "LEAKY" else None)  # fmt: skip
         parts.append(table.markdown().strip())
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, _memory(found)])
+
+
+def _memory(found: Record) -> str:
+    """MF with and without candidates, epoch by epoch, in both pools of validation."""
+    epochs = [f"epoch {k + 1}" for k in range(len(next(iter(found["memory"].values()))))]
+    shown = [e for k, e in enumerate(epochs) if k in (0, 1, 2, 4, 7, len(epochs) - 1)]
+    table = Table("MF, recall@100 of validation", [Column(n) for n in ("pool", "training", *shown)])
+    for pool in ("ours", "LEAKY"):
+        for row, curve in found["memory"].items():
+            values = {e: one[f"{pool} recall@100"] for e, one in zip(epochs, curve, strict=True) if e in shown}
+            table.add({"pool": pool, "training": row, **values}, leaky=found["leaky"] if pool == "LEAKY" else None)
+    return table.markdown().strip()
 
 
 def agreement(name: str) -> Callable[[], str]:

@@ -45,8 +45,12 @@ def test_agreement_has_every_seeds_interval_and_the_aucs(results):
 
 def test_the_leaky_pool_is_marked_and_no_other(results):
     found = {"values": {"hybrid, full-stage": [0.5, 0.7], "without both": [0.4, 0.4]}, "full_stage_minus": {"without both": metric(0.2)}}
-    results("candidate-pools", users=10, leaky="why it leaks", results={"ours": {"recall@100": found}, "LEAKY": {"recall@100": found}})
-    ours, leaky = agreement.pools().split("**LEAKY:")
+    memory = {"with candidates": [{"ours recall@100": 0.11, "LEAKY recall@100": 0.22}, {"ours recall@100": 0.1, "LEAKY recall@100": 0.33}]}
+    in_pools = {pool: {"recall@100": found} for pool in ("ours", "LEAKY")}
+    results("candidate-pools", users=10, leaky="why it leaks", memory=memory, results=in_pools)
+    text = agreement.pools()
+    assert "0.3300" in text
+    ours, leaky = text.split("**LEAKY:")
     assert "LEAKY" not in ours
     assert leaky.count("(LEAKY)") or leaky.count("LEAKY") >= 2
     assert "why it leaks" in leaky
