@@ -79,13 +79,13 @@ def _record(plan: Plan, path: Path, found: Sequence[Replays], seeds: int, before
         "objectives": list(next((row["prequential"] for row in rows if row["seeds"]), ())), "rows": rows,
         "runs": {r.cell.entry.label: [r.folders[s].name for s in r.finished] for r in ready},
     }  # fmt: skip
-    if before.get("runs") == record["runs"] and before.get("cold") == plan.cold:
-        record["compared"] = before["compared"]
-    else:
-        record["compared"] = {}
-        for backbone in dict.fromkeys(r.cell.backbone for r in ready):
+    record["compared"] = {}
+    for backbone in dict.fromkeys(r.cell.backbone for r in ready):
+        own = [r for r in ready if r.cell.backbone == backbone]
+        same = before.get("cold") == plan.cold and _runs_of(before, own) == _runs_of(record, own)
+        if not same:
             console.print(f"comparing {backbone}", highlight=False)
-            record["compared"][backbone] = summary.compared([r for r in ready if r.cell.backbone == backbone], plan.cold)
+        record["compared"][backbone] = before["compared"][backbone] if same else summary.compared(own, plan.cold)
     towers = [r for r in ready if r.cell.variant != RANKER]
     firsts = {r.cell.entry.label: r.folders[r.finished[0]] for r in towers}
     of = {label: folder.name for label, folder in firsts.items()}
@@ -96,6 +96,11 @@ def _record(plan: Plan, path: Path, found: Sequence[Replays], seeds: int, before
     for row, runs in zip(rows, found, strict=True):
         row["latency"] = record["latency"].get("rows", {}).get(runs.cell.entry.label)
     return record
+
+
+def _runs_of(record: dict[str, Any], runs: Sequence[Replays]) -> list[Any]:
+    """Folders of a backbone's runs, as a record has them."""
+    return [record.get("runs", {}).get(r.cell.entry.label) for r in runs]
 
 
 def _found(cells: Sequence[Cell], numbers: Sequence[int], runs: Path) -> list[Replays]:

@@ -83,6 +83,19 @@ def test_what_is_finished_is_not_repeated(plan, tmp_path, done, monkeypatch):
     monkeypatch.undo()
 
 
+def test_a_backbone_that_changed_is_compared_again_and_others_are_not(plan, tmp_path, done, monkeypatch):
+    from prerank.ablation import summary
+
+    two = [{**few(tmp_path)[0], "label": label, "variants": ["plain", "cts"]} for label in ("DSSM", "other")]
+    two[1]["set"] = {"model.width": 3}
+    play(plan(backbones=two, seeds=1), tmp_path)
+    compared, asked = summary.compared, []
+    monkeypatch.setattr(summary, "compared", lambda runs, cold: asked.append(runs[0].cell.backbone) or compared(runs, cold))
+    two[1]["variants"] = ["plain", "cts", "cms"]
+    play(plan(backbones=two, seeds=1), tmp_path)
+    assert asked == ["other"]
+
+
 def test_a_changed_setting_is_run_again_and_others_stand(plan, tmp_path, done):
     play(plan(backbones=few(tmp_path), seeds=1), tmp_path, only="plain")
     assert done == ["DSSM, plain #0"]
