@@ -28,7 +28,7 @@ SIDEWAYS = {("config", "schema"), ("layers", "batch"), ("run", "build"), ("ensem
             ("retrieval", "run"), ("retrieval", "build"),
             ("replay", "build"), ("replay", "report"),
             ("ablation", "replay"), ("ablation", "run"), ("ablation", "leaderboard"), ("ablation", "report"),
-            ("experiments", "report"), ("online", "build"),
+            ("experiments", "report"), ("online", "build"), ("online", "run"), ("online", "report"),
             ("consistency", "run"), ("consistency", "ensembles"), ("consistency", "report")}  # fmt: skip
 FORBIDDEN = {
     "losses": {"towers", "layers", "data", "config", "schema", "metrics"},

@@ -1,6 +1,6 @@
 """The command line: `prerank VERB ...`, one file a verb.
 
-    data  init  validate  train  replay  online  ablate  tune  eval  consistency  teach  candidates  ensemble  prune  leaderboard
+    data  init  validate  train  replay  online  up  ablate  tune  eval  consistency  teach  candidates  ensemble  prune  leaderboard
     export  predict  serve  rollback  events  abtest  score  demo
 
 Exit status: 0 done; 1 a threshold does not hold (`consistency`; `abtest`'s sample ratio; one line "broken: ..." for each), or a bug of ours
@@ -25,6 +25,7 @@ VERBS: dict[str, Verb] = {
     "train": Verb("Train a model; a killed run continues where it stopped."),
     "replay": Verb("Run a log through a model in the order of time: predict, score, learn, observe."),
     "online": Verb("Learn from a stream of rows for as long as it runs; publish generations that servers follow."),
+    "up": Verb("The whole system on one machine: a drifting world, server, event log, label waiting, trainer."),
     "ablate": Verb("Replay backbones with every subset of CS3 over seeds: what each part adds, paired, with a control."),
     "tune": Verb("Search settings on validation, within a latency budget."),
     "eval": Verb("Measure a trained run on rows it was not fitted to.", function="evaluate"),

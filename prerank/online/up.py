@@ -1,0 +1,241 @@
+"""The whole system on one machine: a world that clicks and drifts, a server, an event log, label waiting, a trainer that publishes.
+
+    report = up(Path("up"), minutes=5)
+
+The server, label waiting and the trainer are processes of their own, the same verbs that a deployment runs; the world is this one. Every
+request is also ordered by the first generation, which stays as it was: what learning online is worth is the true click probability of what
+is shown, beside that of the frozen model, of the best possible choice, and of a blind one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prerank import build
+from prerank.config import ConfigError, dump, parse
+from prerank.datasets import resolve
+from prerank.online.living import Asked, LivingWorld
+from prerank.run import train
+from prerank.serving import Client, Request, Scorer, export
+from prerank.serving.client import ClientError
+from prerank.serving.generation import Generation
+from prerank.stream import Client as Events
+from prerank.stream import Feedback, Impression, now
+from prerank.training.checkpoint import write_text
+
+SHOWN = 10  # items of an answer
+WINDOW = "2s"  # how long a click is waited for
+INTERVAL = 5.0  # seconds of a line of the report
+LOGGED = 50  # impressions a user in the log of before
+GROUPS = [{"match": "*ids*", "lr": 0.05, "rowwise": True}]
+MODEL = {"name": "dssm", "hidden": [64, 32], "norm": False, "similarity": "dot", "id_head": 16}
+
+
+@dataclass
+class Interval:
+    """Some seconds: true click probability of what each would have shown, and what the system said of itself."""
+
+    at: float
+    requests: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    generation: int = 0
+    failed: int = 0
+    milliseconds: list[float] = field(default_factory=list)
+
+    def told(self) -> dict[str, Any]:
+        n = max(self.requests, 1)
+        means = {name: total / n for name, total in self.sums.items()}
+        p50, p99 = np.quantile(self.milliseconds, (0.5, 0.99)).tolist() if self.milliseconds else (math.nan, math.nan)
+        return {"at": round(self.at, 1), "requests": self.requests, "failed": self.failed, "generation": self.generation, **means,
+                "p50_ms": p50, "p99_ms": p99}  # fmt: skip
+
+
+def up(folder: Path, *, minutes: float = 5.0, rate: float = 50.0, drift: float = 1.0, users: int = 2000, items: int = 1000, seed: int = 0,
+       overwrite: bool = False, say: Callable[[str], None] = lambda line: None,
+       told: Callable[[dict[str, Any]], None] = lambda interval: None) -> dict[str, Any]:  # fmt: skip
+    """Prepare, train, start everything, let the world live, stop everything; the report is also in folder/report.json.
+
+    rate    requests a second;  drift   quarter turns of all tastes over the whole time
+    told    called every few seconds
+    Raises ConfigError, and what training and exporting raise.
+    """
+    if (folder / "up.yaml").exists():
+        if not overwrite:
+            raise ConfigError(f"folder '{folder}': holds a system already; replace it with --overwrite, or give another --to")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    say("training the first model on the log of before")
+    config = _config(folder, users, items, seed)
+    write_text(folder / "up.yaml", dump(config))
+    run, _ = train(config.model_copy(update={"online": None, "output": str(folder / "first")}))
+    export(run.dataset, run.model, folder=folder / "generations", options=config.model.model_dump(mode="json"), name="up", keep=1)
+    frozen = Scorer(Generation(folder / "generations" / "gen-000001"), build.served)
+    world = LivingWorld(Path(resolve(config.data).log or "").parent, drift, 60 * minutes, seed=seed + 1)
+    intervals: list[dict[str, Any]] = []
+    with _processes(folder, say) as (check, url):
+        with Client(url) as client, Events(f"sqlite:///{folder / 'events.db'}", linger=0.05) as events:
+            for interval in _live(world, client, events, frozen, rate, check):
+                intervals.append(interval.told())
+                told(intervals[-1] | _trainer(folder))
+            events.flush()
+        time.sleep(3)  # the last windows close, and the trainer learns of them
+        trainer = _trainer(folder)
+    report = _report(intervals, trainer) | {"minutes": minutes, "rate": rate, "drift": drift, "users": users, "items": items, "seed": seed}
+    write_text(folder / "report.json", json.dumps(report, indent=1))
+    return report
+
+
+def _config(folder: Path, users: int, items: int, seed: int) -> Any:
+    log = {"users": users, "items": items, "impressions": LOGGED * users, "drift": 0.0, "seed": seed, "days": 4}
+    return parse({
+        "name": "up",
+        "data": {"recipe": "simulated", "options": log, "labels": {"click": {"column": "click"}}, "width": 16},
+        "model": MODEL,
+        "training": {"epochs": 3, "batch_size": 256, "average": 0.95, "threads": 1, "optimizer": {"lr": 0.002, "groups": GROUPS}},
+        "online": {"rows": f"sqlite:///{folder / 'rows.db'}", "start": str(folder / "first"), "wait": "0.2s", "checkpoint": "5s",
+                   "publish": {"folder": str(folder / "generations"), "every": "1s"}},
+        "output": str(folder / "online"),
+    })  # fmt: skip
+
+
+def _live(world: LivingWorld, client: Client, events: Events, frozen: Scorer, rate: float, check: Callable[[], None]) -> Iterator[Interval]:
+    """Requests at the rate, until the time is over; an interval whenever one has ended."""
+    begun = time.monotonic()
+    asked, n, interval = 0, 0, Interval(0.0)
+    while (at := time.monotonic() - begun) < world.seconds:
+        due = int(at * rate) - asked
+        if due <= 0:
+            time.sleep(0.5 / rate)
+            continue
+        requests = world.ask(min(due, 32))
+        asked += len(requests.user)
+        for i in range(len(requests.user)):
+            _one(world, requests, i, at, client, events, frozen, interval, n)
+            n += 1
+        if time.monotonic() - begun - interval.at >= INTERVAL:
+            check()
+            yield interval
+            interval = Interval(time.monotonic() - begun)
+    yield interval
+
+
+def _one(world: LivingWorld, asked: Asked, i: int, at: float, client: Client, events: Events, frozen: Scorer, interval: Interval,
+         n: int) -> None:  # fmt: skip
+    """One request: answered, shown, clicked, logged; and ordered by the others, too."""
+    single = Asked(asked.user[i : i + 1], asked.scene[i : i + 1], asked.hour[i : i + 1], asked.items[i : i + 1])
+    truth = world.truth(single, at)[0]
+    user, ids = int(single.user[0]) + 1, (single.items[0] + 1).tolist()
+    context = {"scene": int(single.scene[0]), "hour": int(single.hour[0])}
+    begun = time.monotonic()
+    try:
+        answer = client.score(ids, user=user, k=SHOWN, context=context)
+    except ClientError:
+        interval.failed += 1
+        return
+    interval.milliseconds.append(1000 * (time.monotonic() - begun))
+    place = {item: c for c, item in enumerate(ids)}
+    shown = np.array([place[item] for item in answer.items])
+    (other,) = frozen.score([Request(candidates=ids, user=user, k=SHOWN, context=context)])
+    choices = {"online": shown, "frozen": np.array([place[item] for item in other.items]), "best": np.argsort(-truth)[:SHOWN],
+               "blind": np.arange(SHOWN)}  # fmt: skip
+    for name, chosen in choices.items():
+        interval.sums[name] = interval.sums.get(name, 0.0) + float(truth[chosen].mean())
+    interval.requests += 1
+    _log(world, events, truth[shown], answer, user, context, n)
+    interval.generation = answer.generation
+
+
+def _log(world: LivingWorld, events: Events, truth: NDArray[np.float64], answer: Any, user: int, context: dict[str, int], n: int) -> None:
+    ts = now()
+    for position, (item, clicked) in enumerate(zip(answer.items, world.clicks(truth), strict=True)):
+        events.send(Impression(request=n, user=user, item=item, ts=ts, position=position, features=dict(context),
+                               score=float(answer.scores[position]), generation=answer.generation))  # fmt: skip
+        if clicked:
+            events.send(Feedback(request=n, item=item, ts=ts + int(world.random.integers(50, 1000)), kind="click"))
+
+
+@contextmanager
+def _processes(folder: Path, say: Callable[[str], None]) -> Iterator[tuple[Callable[[], None], str]]:
+    """The server, label waiting and the trainer; what checks that they live, and the server's address."""
+    events, rows = f"sqlite:///{folder / 'events.db'}", f"sqlite:///{folder / 'rows.db'}"
+    verbs = {
+        "server": ["serve", str(folder / "generations"), "--port", "0", "--follow", "0.5"],
+        "label waiting": ["events", "wait", events, "--to", rows, "--state", str(folder / "labels"), "--kind", f"click={WINDOW}",
+                          "--lateness", "1s", "--idle", "1s", "--dead", f"sqlite:///{folder / 'dead.db'}", "-q"],
+        "trainer": ["online", "-c", str(folder / "up.yaml"), "--resume", "-q"],
+    }  # fmt: skip
+    logs = {name: folder / f"{name.replace(' ', '-')}.log" for name in verbs}
+    running = {}
+    for name, verb in verbs.items():
+        with logs[name].open("w") as file:
+            running[name] = subprocess.Popen([sys.executable, "-m", "prerank", *verb], stdout=file, stderr=subprocess.STDOUT)
+
+    def check() -> None:
+        for name, process in running.items():
+            if process.poll() is not None:
+                last = (logs[name].read_text().strip().splitlines() or ["it said nothing"])[-1]
+                raise ConfigError(f"up: the {name} ended with status {process.returncode}: {last}")
+
+    try:
+        url = _address(logs["server"], check)
+        say(f"serving at {url}; logs in {folder}")
+        yield check, url
+    finally:
+        for process in running.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in running.values():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _address(log: Path, check: Callable[[], None]) -> str:
+    """Where the server says that it listens. Raises ConfigError when it does not within a minute."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        check()
+        for word in log.read_text().split():
+            if word.startswith("http://"):
+                url = word.rstrip(".,;")
+                try:
+                    with Client(url) as client:
+                        client.health()
+                    return url
+                except ClientError:
+                    pass
+        time.sleep(0.1)
+    raise ConfigError(f"up: the server did not say where it listens; see {log}")
+
+
+def _trainer(folder: Path) -> dict[str, Any]:
+    """The last line of the trainer's metrics; {} before the first."""
+    path = folder / "online" / "metrics.jsonl"
+    if not path.exists():
+        return {}
+    lines = path.read_text().splitlines()
+    return {"trainer": json.loads(lines[-1])} if lines else {}
+
+
+def _report(intervals: list[dict[str, Any]], trainer: dict[str, Any]) -> dict[str, Any]:
+    """Means of the last fifth of the time."""
+    last = [i for i in intervals[-max(1, len(intervals) // 5) :] if i["requests"]]
+    n = sum(i["requests"] for i in last)
+    means = {name: sum(i[name] * i["requests"] for i in last) / max(n, 1) for name in ("online", "frozen", "best", "blind")}
+    return {"intervals": intervals, "last": {**means, "requests": n, "gain": means["online"] / means["frozen"] - 1 if n else math.nan},
+            "failed": sum(i["failed"] for i in intervals), **trainer}  # fmt: skip
