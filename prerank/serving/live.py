@@ -136,7 +136,7 @@ class Live:
         """Put a generation in force, under what was posted. Raises GenerationError; then nothing has changed."""
         plain = self.scorer.plain
         if pure is not self._pure:
-            plain = loaded(pure, self._build, like=plain if pure.folder == self._pure.folder else None)
+            plain = loaded(pure, self._build, plain if _shape(pure) == _shape(self._pure) else None)
         self.scorer, self._pure = Scorer(_with(pure, self._posted, plain), self._build, plain), pure
 
     def _advanced(self) -> tuple[Generation, GenerationError | None]:
@@ -210,6 +210,12 @@ def scorer_at(folder: str | Path, build: Builder, generation: int, sequence: int
     posted.absorb(Journal(folder).read()[:posts])
     plain = loaded(pure, build)
     return Scorer(_with(pure, posted, plain), build, plain)
+
+
+def _shape(generation: Generation) -> tuple[object, ...]:
+    """What the builder makes a model of."""
+    meta = generation.meta
+    return meta.model, meta.schema, meta.sizes, meta.synergy
 
 
 def _with(pure: Generation, posted: Posted, plain: object) -> Generation:

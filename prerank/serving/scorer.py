@@ -32,6 +32,8 @@ from prerank.serving.ranked_items import RankedItems
 from prerank.serving.users import User, Users, encode
 from prerank.store import StoreError
 
+AGAIN = 8  # users for whom a tape is compared with torch, of a model that differs in its weights alone from one that was served
+
 Builder = Callable[[dict[str, Any]], nn.Module]  # meta.json as a dict (model, schema, sizes) -> the model with fresh weights
 
 
@@ -83,7 +85,7 @@ class Scorer:
         if generation.meta.ranker:
             self._ranked = RankedItems(model, generation.columns, len(self.objectives))
         else:
-            self._users.learn(model)
+            self._users.learn(model, 64 if plain is None else AGAIN)
         if generation.meta.scoring == "head":
             self._by_head = HeadItems(model.head, generation.items)
         self.cost = None if generation.meta.scoring == "maxsim" else us_per_candidate(self._of_nobody, len(generation.items))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import tempfile
 from contextlib import closing
 from functools import partial
@@ -20,6 +21,7 @@ from prerank.serving.app import Settings, create, opened
 from prerank.serving.measures import SHARED
 from prerank.serving.scorer import Builder, Scorer
 
+SWITCH = 0.0005  # seconds after which the thread that loads a generation lets requests go on; Python's 5 ms are several requests
 GRACE = 30  # seconds that requests in flight are given to finish
 
 
@@ -83,6 +85,7 @@ def worker(settings: Settings, build: Builder) -> Litestar:
     import torch
 
     torch.set_num_threads(1)
+    sys.setswitchinterval(SWITCH)
     return create(settings, build)
 
 

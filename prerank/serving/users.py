@@ -54,10 +54,10 @@ class Users:
         self._encoded: dict[str, dict[Any, Array]] = {f.name: {} for f in self._features}
         self._no_bias = np.zeros((1, self._objectives), np.float32)
 
-    def learn(self, model: nn.Module) -> None:
-        """Record the tower of a model in eval mode; until then there are no vectors."""
+    def learn(self, model: nn.Module, rows: int = 64) -> None:
+        """Record the tower of a model in eval mode, and compare the tape with it for so many users; until then there are no vectors."""
         self._model = model
-        self._tape = record(lambda columns: encode(model, columns), self.sample())
+        self._tape = record(lambda columns: encode(model, columns), self.sample(rows))
 
     def of(self, request: Request, where: str) -> User:
         """The user of a request. Raises MessageError; `where` stands before the field that it names."""
