@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 import msgspec
@@ -288,6 +288,5 @@ class LabelWaiting:
         self.counts = {**dict.fromkeys(COUNTS, 0), **state.counts}
         self._rows = {**dict(state.closed), **dict(state.waiting)}
         self._closed = deque(state.closed)
-        self._open = [(held.ts, held.n, key) for key, held in state.waiting]
+        self._open = [(held.ts, held.n, key) for key, held in state.waiting]  # in the order of the heap, as it was
         self._orphans.restore(state.orphans)
-        heapify(self._open)

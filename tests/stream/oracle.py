@@ -92,6 +92,22 @@ class Oracle:
             return after[0]
         return None
 
+    def unmatched(self) -> int:
+        """Feedback that waited in vain, and whose time is over."""
+        end = self.watermark(len(self.entries) - 1)
+        of = [self.events[j] for j, v in enumerate(self.verdict) if v == "orphan" and self._adopted(j) is None]
+        return sum(e.ts + self.rules.skew + self.rules.longest <= end for e in of)
+
+    def uncounted(self) -> dict[str, int]:
+        """Feedback that came to its impression and changed nothing: outside its window, or not the first of its kind."""
+        found = {"outside": 0, "repeated_feedback": 0}
+        for i, shown in self.accepted.items():
+            for f in self.feedback(i):
+                if f not in self.counted(i):
+                    inside = -self.rules.skew <= f[2].ts - shown.ts <= self.rules.windows[f[2].kind]
+                    found["repeated_feedback" if inside else "outside"] += 1
+        return found
+
     def counted(self, i: int) -> list[tuple[int, int, Feedback]]:
         """Of these, the first of each kind inside its window."""
         kinds, found = set(), []

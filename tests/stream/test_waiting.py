@@ -84,6 +84,8 @@ def test_against_brute_force(entries, rules):
     assert ours.counts["repeated_impressions"] == counted["duplicate"]
     assert ours.counts["late_feedback"] == counted["too late for any"] + len(late)
     assert ours.counts["corrections"] == len(late)
+    assert ours.counts["unmatched"] == oracle.unmatched()
+    assert {name: ours.counts[name] for name in ("outside", "repeated_feedback")} == oracle.uncounted()
     assert ours.latest == oracle.latest(len(entries) - 1)
 
 
@@ -195,6 +197,29 @@ def test_late_feedback_is_counted_and_on_demand_corrects():
             assert (correction.impression, correction.kind, correction.labels) == (row.impression, "click", {"click": 1.0, "buy": 0.0})
             assert row.labels == {"click": 0.0, "buy": 0.0}
             assert correction.source == (2, 0)
+
+
+def test_what_was_forgotten_for_want_of_room_is_not_joined_again():
+    for keep in (1, 2):
+        ours = LabelWaiting(Waiting(kinds={"click": "10s"}, keep=keep))
+        shown = [impression(request=n, ts=1000 * n) for n in range(4)]
+        rows = [read_row(m) for m in ours.push_all(of([*shown, shown[0], shown[3 - keep], shown[3]])).rows]
+        assert [r.impression.request for r in rows] == list(range(4 - keep))
+        assert (ours.counts["forced"], ours.counts["late_impressions"], ours.counts["repeated_impressions"]) == (4 - keep, 2, 1)
+
+
+def test_a_row_is_remembered_until_its_time_is_over():
+    """Here until 10 s of window and 5 s more have passed; then the same request is another one."""
+    for end, repeated in ((15_999, 1), (16_000, 0)):
+        ours = LabelWaiting(Waiting(kinds={"click": "10s"}, lateness="0s", remember="5s"))
+        ready = ours.push_all(of([impression(ts=1000), encode(Tick(ts=end)), impression(ts=15_000), encode(Tick(ts=100_000))]))
+        assert (ours.counts["repeated_impressions"], len(ready.rows)) == (repeated, 2 - repeated)
+
+
+def test_a_clock_may_run_ahead_by_its_skew():
+    ours = LabelWaiting(Waiting(kinds={"click": "10s"}, skew="5m"))
+    ours.push_all(of([impression(ts=NOW + 300_000)]))
+    assert (ours.counts["dead"], ours.latest) == (0, NOW + 300_000)
 
 
 BAD = {
