@@ -127,8 +127,8 @@ def pictures(record: Record, folder: Path) -> Iterator[Path]:
 
 
 def backbones(record: Record) -> list[str]:
-    """Their labels, in the plan's order."""
-    return list(dict.fromkeys(row["backbone"] for row in record["rows"] if row["seeds"]))
+    """Labels of those whose plain variant was measured, in the plan's order."""
+    return list(dict.fromkeys(row["backbone"] for row in record["rows"] if row["seeds"] and row["variant"] == PLAIN))
 
 
 def measured(record: Record, backbone: str) -> list[dict[str, Any]]:
