@@ -46,7 +46,7 @@ anything = st.one_of(
     st.builds(lambda ts: encode(Tick(ts=ts)), seconds(0, 150)),
     st.sampled_from([b"", b"{}", b'{"type":"removal","side":"item","id":1,"ts":1}']),
 )  # fmt: skip
-logs = st.lists(anything, max_size=25).map(lambda ms: [Entry(2 * n, NOW - 60_000 * (n % 5 == 4), m) for n, m in enumerate(ms)])
+logs = st.lists(anything, min_size=5, max_size=25).map(lambda ms: [Entry(2 * n, NOW - 60_000 * (n % 5 == 4), m) for n, m in enumerate(ms)])
 rules = st.builds(Rules, st.sampled_from([{"click": 10_000}, {"click": 30_000, "buy": 5_000}, {"buy": 1_000, "click": 60_000}]),
                   seconds(0, 20), seconds(0, 40), seconds(0, 10), st.booleans())  # fmt: skip
 
@@ -214,6 +214,14 @@ def test_a_row_is_remembered_until_its_time_is_over():
         ours = LabelWaiting(Waiting(kinds={"click": "10s"}, lateness="0s", remember="5s"))
         ready = ours.push_all(of([impression(ts=1000), encode(Tick(ts=end)), impression(ts=15_000), encode(Tick(ts=100_000))]))
         assert (ours.counts["repeated_impressions"], len(ready.rows)) == (repeated, 2 - repeated)
+
+
+def test_feedback_waits_for_its_impression_as_long_as_one_could_come():
+    for tick, labels in ((63_999, [1.0]), (64_000, [])):
+        ours = LabelWaiting(Waiting(kinds={"click": "10s"}, lateness="0s", skew="4s"))
+        ready = ours.push_all(of([click(50_000), encode(Tick(ts=tick)), impression(ts=54_000)]))
+        assert [read_row(m).labels["click"] for m in ready.rows] == labels
+        assert (ours.counts["unmatched"], ours.counts["late_impressions"]) == (not labels, not labels)
 
 
 def test_a_clock_may_run_ahead_by_its_skew():
