@@ -92,7 +92,7 @@ class Live:
     def post(self, posts: Sequence[Post]) -> None:
         """Write changes down, for every worker and server of the folder, and apply them here. Raises MessageError, OSError."""
         for i, one in enumerate(posts):
-            check(self.scorer.generation, one, f"[{i}]." if len(posts) > 1 else "")
+            check(self.scorer.generation, one, f"[{i}]." if len(posts) > 1 else "", self.scorer.plain)
         self._journal.append(posts)
         with suppress(GenerationError):  # of what else there was to refuse; follow tells
             self.refresh()
@@ -112,7 +112,7 @@ class Live:
             before = self.scorer
             try:
                 await asyncio.to_thread(self.refresh)
-            except (GenerationError, OSError) as error:
+            except (ValueError, OSError) as error:  # nothing that is published may end the following
                 generation = self.scorer.generation
                 log.error("%s; generation %d with %d deltas stays", error, generation.meta.number, generation.sequence)
                 changed(False)

@@ -115,6 +115,8 @@ class Posted:
             items, users = _fitting("item", items, generation), _fitting("user", users, generation)
             of_items = encoded_items(generation, model, items) if items else None
             of_users = encoded_users(generation, users) if users else None
+        if of_items is not None:
+            of_items = _finite(of_items)
         gone = _ids([i for s, i, f in fits if s == "item" and f is None], generation.item_ids.integer)
         return Changes(items=of_items, users=of_users, removed=gone)
 
@@ -125,8 +127,11 @@ class Posted:
 Given = list[tuple[Id, dict[str, Any]]]
 
 
-def check(generation: Generation, post: Post, where: str = "") -> None:
-    """Raise MessageError where a post names an unknown feature, or a value or id that is of another type."""
+def check(generation: Generation, post: Post, where: str = "", model: nn.Module | None = None) -> None:
+    """Raise MessageError where a post names an unknown feature, or a value or id that is of another type.
+
+    model   given, an item is also encoded, and refused when its vector is not finite
+    """
     ids = generation.item_ids if post.side == "item" else generation.user_ids
     try:
         ids.rows([post.id])
@@ -141,6 +146,10 @@ def check(generation: Generation, post: Post, where: str = "") -> None:
             generation.encoders[name].encode([value])
         except DataError as error:
             raise MessageError(str(error), f"{where}features.{name}") from None
+    if model is not None and post.side == "item" and post.features is not None:
+        found = encoded_items(generation, model, [(post.id, post.features)])
+        if len(_finite(found).ids) == 0:
+            raise MessageError("the item tower makes no finite vector of them", f"{where}features")
 
 
 def encoded_items(generation: Generation, model: nn.Module, given: Given) -> Entities:
@@ -175,6 +184,18 @@ def encoded_users(generation: Generation, given: Given) -> Entities:
             column[told] = _column(generation.encoders[f.name], [given[n][1][f.name] for n in told])
         columns[f.name] = column
     return Entities(ids, columns)
+
+
+def _finite(items: Entities) -> Entities:
+    """Those whose vectors are finite; others are logged: one of them must not keep all the rest from being served."""
+    if items.flat is None or items.bias is None:
+        return items
+    fine: NDArray[np.bool_] = np.isfinite(np.concatenate([items.flat, items.bias], 1)).all(1)
+    if fine.all():
+        return items
+    ids = items.ids[fine] if isinstance(items.ids, np.ndarray) else [i for i, ok in zip(items.ids, fine.tolist(), strict=True) if ok]
+    log.error("posted items: %d have vectors that are not finite; left out", int((~fine).sum()))
+    return Entities(ids, {}, items.flat[fine], items.bias[fine])
 
 
 def _fitting(side: Side, given: Given, generation: Generation) -> Given:

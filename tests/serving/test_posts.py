@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from prerank import build
-from prerank.serving import Client, ClientError
+from prerank.serving import Client, ClientError, MessageError
 from prerank.serving.delta import write_delta
 from prerank.serving.live import Live, scorer_at
 from prerank.serving.posts import JOURNAL, Journal, Post
@@ -182,6 +182,28 @@ def test_one_generation_alone_takes_no_posts(tmp_path: Path) -> None:
         answer = httpx.post(f"{url}/items", json=NEW)
     assert answer.status_code == 409
     assert "one generation is served" in answer.json()["detail"]
+
+
+def test_an_item_whose_vector_is_not_finite_is_refused_and_keeps_nothing_back(tmp_path: Path) -> None:
+    """Refused where it is posted; where a later tower makes NaN of one, the others are served."""
+    data = world()
+    published(tmp_path, data)
+    live = Live(tmp_path, build.served)
+    encode = live.scorer.plain.encode
+
+    def broken(side, columns):
+        said = encode(side, columns)
+        if side == "item":
+            said.groups[0][columns["price"] > 1e3] = np.nan
+        return said
+
+    live.scorer.plain.encode = broken
+    with pytest.raises(MessageError, match="no finite vector"):
+        live.post([Post("item", 10**6, {"price": 1e6})])
+    assert not (tmp_path / JOURNAL).exists()
+    Journal(tmp_path).append([Post("item", 10**6, {"price": 1e6}), Post("item", 10**6 + 1, {"price": 1.0})])
+    assert live.refresh()
+    assert live.scorer.generation.item_ids.rows([10**6, 10**6 + 1]).tolist() == [-1, 300]
 
 
 def test_posts_of_a_ranker_are_columns(tmp_path: Path) -> None:
