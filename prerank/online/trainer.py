@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from prerank import build
-from prerank.batch import Batch, Output
+from prerank.batch import Batch
 from prerank.config import Config, ConfigError, Online, milliseconds
 from prerank.data import DataError, Dataset
 from prerank.data.growing import GrowingVocabulary
@@ -38,10 +38,8 @@ from prerank.online.publisher import Publisher
 from prerank.stream import Correction, Position, Row, Rows, Source, open_log
 from prerank.training import checkpoint
 from prerank.training.device import configure, device_of
-from prerank.training.learner import Learner
+from prerank.training.learner import Learner, Pair
 from prerank.training.predict import evaluating
-from prerank.training.rows import reset_rows
-from prerank.training.step import DivergedError, train_step
 
 SAY = 5.0  # seconds between lines of the running metrics
 
@@ -86,8 +84,12 @@ class Trainer:
         _check(model)
         if online.start is not None:
             _start(model, Path(online.start))
-        self.objective = build.objective(config.objective, dataset.schema, dataset.counts)
-        self.learner = Learner(model, dataset.counts, settings, self.device)
+        objective = build.objective(config.objective, dataset.schema, dataset.counts)
+        cms = config.synergy.cms if config.synergy else None
+        ranker = build.beside(cms, dataset.schema, dataset.sizes) if cms and cms.ranker else None
+        beside = None if ranker is None else Learner(ranker, dataset.counts, settings, self.device)
+        self.pair = Pair(Learner(model, dataset.counts, settings, self.device), beside, objective, settings)
+        self.learner = self.pair.main
         torch.manual_seed(settings.seed + 1_000_003)  # dropout; the weights are drawn
         self.catalogue = Catalogue(dataset)
         self.columns = Columns(self.catalogue, config.data)
@@ -130,14 +132,14 @@ class Trainer:
     def learn(self, rows: Sequence[Row]) -> None:
         """Predict, score, learn, observe; then the position moves."""
         rows = self._fresh(rows)
-        reset_rows(self.learner.model, self.learner.optimizer, self.learner.average, self.columns.admit(rows))
+        self.pair.reset_rows(self.columns.admit(rows))
         batch = self._batch(rows) if rows else None
         if batch is not None:
             batch = batch.to(self.device)
             with torch.inference_mode(), evaluating(self.learner.predictor):
                 logits = self.learner.predictor(batch).logits[:, 0].float().cpu().numpy()
             self.running.add(logits, batch.labels[:, 0].cpu().numpy())
-            loss = self._step(batch)
+            loss = self.pair.step(batch, self.told.batches + 1)
             if self.drift.add(loss):
                 self.told.alarms += 1
                 self.say(f"drift: the loss has risen, to {loss:.4f} now, after {self.told.rows:,} rows")
@@ -155,7 +157,7 @@ class Trainer:
 
     def save(self) -> None:
         """Checkpoint with the position: one folder that appears whole."""
-        tensors = {f"main/{k}": v for k, v in self.learner.tensors().items()}
+        tensors = self.pair.tensors()
         tensors |= {f"running/{k}": torch.from_numpy(np.asarray(v)) for k, v in self.running.arrays().items()}
         tensors |= {f"vocabulary/{k}": v for k, v in self._vocabularies().items()}
         tensors["rng"] = torch.get_rng_state()
@@ -214,22 +216,6 @@ class Trainer:
             return False
         return True
 
-    def _step(self, batch: Batch) -> float:
-        learner, settings = self.learner, self.config.training
-        model: Any = learner.model
-
-        def observe(batch: Batch, output: Output) -> None:
-            model.observe(batch, output, None)
-
-        model.train()
-        try:
-            values = train_step(model, self.objective, learner.optimizer, batch, precision=settings.precision, clip=settings.clip,
-                                observe=observe if getattr(model, "memories", ()) else None)  # fmt: skip
-        except DivergedError as error:
-            raise DivergedError(f"training diverged in batch {self.told.batches + 1}: {error}; try a lower lr or clip") from None
-        learner.average.update()
-        return float(values["loss"])
-
     def _tell(self, rate: float, told: Callable[[Told], None] | None) -> None:
         """A line of metrics.jsonl, and whoever listens."""
         t = self.told
@@ -255,7 +241,7 @@ class Trainer:
         if found is None:
             return
         state = found.state
-        self.learner.load(lambda part: found.part(f"main/{part}"))
+        self.pair.load(found.part)
         self.running.load({k: v.numpy() for k, v in found.part("running").items()})
         for name, data in found.part("vocabulary").items():
             with tempfile.TemporaryDirectory() as folder:
@@ -276,8 +262,6 @@ class Trainer:
 def _check(model: nn.Module) -> None:
     if getattr(model, "remembers", False):
         raise ConfigError("id_history: a stream does not take it: its sums are of the whole of train")
-    if getattr(model, "needs_hidden", False):
-        raise ConfigError("synergy.cms: a stream has no ranking model beside it yet; use `prerank replay`")
 
 
 def _start(model: nn.Module, folder: Path) -> None:

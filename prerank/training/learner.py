@@ -1,4 +1,4 @@
-"""Whoever learns while it predicts: a model, its optimiser, its averaged weights, and the model that predicts."""
+"""Whoever learns while it predicts: a model, its optimiser, its averaged weights, and the model that predicts; alone or in a pair."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from prerank.batch import Batch, Output
 from prerank.config import Training as Settings
 from prerank.training.averaging import Average
 from prerank.training.optimizer import Optimizer
+from prerank.training.predict import evaluating
+from prerank.training.rows import reset_rows
+from prerank.training.step import DivergedError, Objective, train_step
 
 
 class Learner:
@@ -37,6 +41,58 @@ class Learner:
         self.model.load_state_dict(found("model"))
         self.optimizer.load_tensors(found("optimizer"))
         self.average.load_tensors(found("average"))
+
+
+class Pair:
+    """A model and, for CMS, the ranking model beside it (None: there is none), which goes through the same batches."""
+
+    def __init__(self, main: Learner, beside: Learner | None, objective: Objective, settings: Settings) -> None:
+        self.main, self.beside, self.objective, self.settings = main, beside, objective, settings
+
+    def step(self, batch: Batch, number: int) -> float:
+        """One step of both; memories are written last. The loss of the model. Raises DivergedError, which names the batch's number."""
+        hidden = self._hidden(batch, number) if self.beside else None
+        model: Any = self.main.model
+
+        def observe(batch: Batch, output: Output) -> None:
+            model.observe(batch, output, hidden)
+
+        return self._train(self.main, batch, number, observe if getattr(model, "memories", ()) else None)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a checkpoint: main/.., beside/.."""
+        parts = {"main": self.main, **({"beside": self.beside} if self.beside else {})}
+        return {f"{part}/{name}": value for part, learner in parts.items() for name, value in learner.tensors().items()}
+
+    def load(self, found: Callable[[str], dict[str, Tensor]]) -> None:
+        """The inverse; found: a checkpoint's `part`."""
+        self.main.load(lambda part: found(f"main/{part}"))
+        if self.beside is not None:
+            self.beside.load(lambda part: found(f"beside/{part}"))
+
+    def reset_rows(self, rows: Mapping[str, NDArray[Any]]) -> None:
+        """Rows of growing vocabularies that have a new id: see `rows.reset_rows`."""
+        for learner in (self.main, self.beside):
+            if learner is not None:
+                reset_rows(learner.model, learner.optimizer, learner.average, rows)
+
+    def _hidden(self, batch: Batch, number: int) -> Tensor:
+        """The ranking model's hidden vectors [B, C, K] of a batch, made before it learns from it."""
+        assert self.beside is not None
+        with torch.no_grad(), evaluating(self.beside.model):
+            hidden: Tensor = self.beside.model(batch).hidden
+        self._train(self.beside, batch, number, None)
+        return hidden
+
+    def _train(self, learner: Learner, batch: Batch, number: int, observe: Callable[[Batch, Output], None] | None) -> float:
+        learner.model.train()
+        try:
+            values = train_step(learner.model, self.objective, learner.optimizer, batch, precision=self.settings.precision,
+                                clip=self.settings.clip, observe=observe)  # fmt: skip
+        except DivergedError as error:
+            raise DivergedError(f"training diverged in batch {number}: {error}; try a lower lr or clip") from None
+        learner.average.update()
+        return float(values["loss"])
 
 
 def _made_of(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:

@@ -21,22 +21,21 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from prerank.batch import Batch, Output
+from prerank.batch import Batch
 from prerank.config import ConfigError
 from prerank.config import Training as Settings
 from prerank.data import Dataset, Loader
 from prerank.training import checkpoint
 from prerank.training.device import configure, device_of
-from prerank.training.learner import Learner
+from prerank.training.learner import Learner, Pair
 from prerank.training.predict import evaluating, predict
-from prerank.training.step import DivergedError, Objective, train_step
+from prerank.training.step import Objective
 from prerank.training.stop import Interrupted, stop_asked
 
 Told = Callable[["State"], None]
@@ -127,8 +126,9 @@ class _Stream:
         self.device = device_of(settings)
         self.objective, self.dataset, self.order, self.settings = objective, dataset, order, settings
         self.folder, self.delay = folder, delay
-        self.main = Learner(model, dataset.counts, settings, self.device)
-        self.beside = None if ranker is None else Learner(ranker, dataset.counts, settings, self.device)
+        main = Learner(model, dataset.counts, settings, self.device)
+        beside = None if ranker is None else Learner(ranker, dataset.counts, settings, self.device)
+        self.pair = Pair(main, beside, objective, settings)
         self.ends = order.ends(settings.batch_size)
         parts = (order.rows[: order.test], order.rows[order.test :])
         self.loaders = [Loader(dataset, rows, settings.batch_size, shuffle="none", dedup=settings.dedup) for rows in parts]
@@ -150,8 +150,8 @@ class _Stream:
                 first = end - batch.rows
                 if first == self.order.test:
                     self._freeze()
-                with torch.inference_mode(), evaluating(self.main.predictor):
-                    state.logits[first:end] = self.main.predictor(batch.to(self.device)).logits[:, 0].float().cpu().numpy()
+                with torch.inference_mode(), evaluating(self.pair.main.predictor):
+                    state.logits[first:end] = self.pair.main.predictor(batch.to(self.device)).logits[:, 0].float().cpu().numpy()
                 state.step, state.rows = k + 1, end
             self.waiting.append(batch)
             self._learn(self.order.ts[min(end, len(self.order.rows) - 1)])
@@ -164,8 +164,8 @@ class _Stream:
                 saved = time.monotonic()
             if stop:
                 raise Interrupted(f"stopped at row {state.rows:,} of {len(self.order.rows):,}; continue with --resume")
-        if getattr(self.main.model, "outside", ()):  # whose memory has gone on, so that weights of the split would not fit it
-            checkpoint.save_weights(self.folder / "model.safetensors", self.main.predictor.state_dict())
+        if getattr(self.pair.main.model, "outside", ()):  # whose memory has gone on, so that weights of the split would not fit it
+            checkpoint.save_weights(self.folder / "model.safetensors", self.pair.main.predictor.state_dict())
         self._save()
         return state
 
@@ -177,10 +177,10 @@ class _Stream:
 
     def _freeze(self) -> None:
         """Score all test rows with what is known before the first of them, and keep those weights: they saw no test row."""
-        checkpoint.save_weights(self.folder / "model.safetensors", self.main.predictor.state_dict())
+        checkpoint.save_weights(self.folder / "model.safetensors", self.pair.main.predictor.state_dict())
         rows = self.order.rows[self.order.test :]
         loader = Loader(self.dataset.frozen(), rows, self.settings.eval_batch_size, shuffle="none", dedup=False)
-        self.state.frozen[:] = predict(self.main.predictor, loader.epoch(0), self.device)[0]
+        self.state.frozen[:] = predict(self.pair.main.predictor, loader.epoch(0), self.device)[0]
 
     def _learn(self, now: int) -> None:
         """Learn from the batches whose labels are all known at `now`, the time of the next row that is to be predicted."""
@@ -188,41 +188,11 @@ class _Stream:
         while self.waiting:
             if self.order.ts[self.ends[state.learned] - 1] + self.delay > now:
                 return
-            state.loss = self._step(self.waiting.popleft().to(self.device))
+            state.loss = self.pair.step(self.waiting.popleft().to(self.device), state.learned + 1)
             state.learned += 1
 
-    def _step(self, batch: Batch) -> float:
-        """One step of the ranking model, where there is one, and of the model; memories are written last."""
-        hidden = self._beside(batch) if self.beside else None
-        model: Any = self.main.model
-
-        def observe(batch: Batch, output: Output) -> None:
-            model.observe(batch, output, hidden)
-
-        values = self._train(self.main, batch, observe if getattr(model, "memories", ()) else None)
-        return float(values["loss"])
-
-    def _beside(self, batch: Batch) -> Tensor:
-        """The ranking model's hidden vectors [B, C, K] of a batch, made before it learns from it."""
-        assert self.beside is not None
-        with torch.no_grad(), evaluating(self.beside.model):
-            hidden = self.beside.model(batch).hidden
-        self._train(self.beside, batch, None)
-        return hidden
-
-    def _train(self, learner: Learner, batch: Batch, observe: Callable[[Batch, Output], None] | None) -> dict[str, Tensor]:
-        learner.model.train()
-        try:
-            values = train_step(learner.model, self.objective, learner.optimizer, batch, precision=self.settings.precision,
-                                clip=self.settings.clip, observe=observe)  # fmt: skip
-        except DivergedError as error:
-            raise DivergedError(f"training diverged in batch {self.state.learned + 1}: {error}; try a lower lr or clip") from None
-        learner.average.update()
-        return values
-
     def _save(self) -> None:
-        tensors = {f"main/{k}": v for k, v in self.main.tensors().items()}
-        tensors |= {f"beside/{k}": v for k, v in (self.beside.tensors() if self.beside else {}).items()}
+        tensors = self.pair.tensors()
         tensors |= {"logits": torch.from_numpy(self.state.logits), "frozen": torch.from_numpy(self.state.frozen)}
         tensors["rng"] = torch.get_rng_state()
         s = self.state
@@ -237,9 +207,7 @@ class _Stream:
         told = dict(found.state)
         if told.pop("dataset") != self.dataset.fingerprint:
             raise ConfigError(f"run folder '{self.folder}': its checkpoint was trained on other data; start again without --resume")
-        for name, learner in (("main", self.main), ("beside", self.beside)):
-            if learner is not None:
-                learner.load(lambda part, name=name: found.part(f"{name}/{part}"))  # type: ignore[misc]
+        self.pair.load(found.part)
         torch.set_rng_state(found.tensors["rng"])
         self.state.logits[:], self.state.frozen[:] = found.tensors["logits"].numpy(), found.tensors["frozen"].numpy()
         for name, value in told.items():

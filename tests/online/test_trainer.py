@@ -43,14 +43,17 @@ def checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return load_file(current / "tensors.safetensors"), json.loads((current / "state.json").read_text())
 
 
-def test_it_predicts_what_a_replay_of_the_log_predicts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = config(place)
+@pytest.mark.parametrize("synergy", [None, {"cts": {}, "cms": {"ranker": {"name": "mlp", "hidden": [8]}}}])
+def test_it_predicts_what_a_replay_of_the_log_predicts(place: Path, monkeypatch: pytest.MonkeyPatch, synergy: Any) -> None:
+    given = config(place, synergy=synergy)
     dataset = prepare(given.data)
     torch.manual_seed(0)
-    model = build.model(given.model, dataset.schema, dataset.sizes)
+    model = build.model(given.model, dataset.schema, dataset.sizes, given.synergy)
+    ranker = None if synergy is None else build.beside(given.synergy.cms, dataset.schema, dataset.sizes)  # type: ignore[union-attr]
     order = in_time(dataset)
     (place / "replay").mkdir()
-    expected = stream(model, build.objective(given.objective, dataset.schema), dataset, order, given.training, place / "replay").logits
+    objective = build.objective(given.objective, dataset.schema)
+    expected = stream(model, objective, dataset, order, given.training, place / "replay", ranker=ranker).logits
 
     (place / "run").mkdir()
     trainer = Trainer(given, dataset, given.online, place / "run", lockstep=True)  # type: ignore[arg-type]
@@ -72,10 +75,11 @@ def test_it_learns_and_shuffled_labels_are_not_learned(place: Path) -> None:
 
 
 def test_going_on_ends_bit_for_bit_where_an_uninterrupted_run_ends(place: Path) -> None:
-    given = config(place)
+    synergy = {"cts": {}, "cms": {"ranker": {"name": "mlp", "hidden": [8]}}}
+    given = config(place, synergy=synergy)
     train_online(given, lockstep=True, until_empty=True)
     straight, told = checkpoint(place / "run")
-    again = config(place, output=str(place / "again"))
+    again = config(place, output=str(place / "again"), synergy=synergy)
     dataset = prepare(again.data)
     random = np.random.default_rng(0)
     while True:  # a trainer that is thrown away a few batches after its last checkpoint, again and again
@@ -175,7 +179,6 @@ def test_resuming_needs_the_same_run(place: Path) -> None:
     [
         ({"online": None}, "the config has no such section"),
         ({"model.id_history": True}, "id_history: a stream does not take it"),
-        ({"synergy": {"cms": {"ranker": {"name": "mlp"}}}}, "synergy.cms: a stream has no ranking model"),
         ({"online.start": "nowhere"}, "online.start 'nowhere': its weights cannot be taken"),
     ],
 )

@@ -130,7 +130,7 @@ def test_what_only_the_future_tells_is_not_found(tmp_path: Path) -> None:
     state, order = run(dataset, tmp_path, model=model, ranker=ranker, training=settings(batch_size=256)), in_time(dataset)
     y = dataset.labels[order.rows, 0] > 0
     assert abs(auc(state.logits[:n, 0], y[:n]) - 0.5) < 0.03  # 8,000 rows: four deviations
-    assert auc(state.logits[n:, 0], y[n:]) > 0.9
+    assert auc(state.logits[n:, 0], y[n:]) > 0.8  # memories of one sighting each
 
 
 def test_late_labels_wait(dataset: Dataset, tmp_path: Path) -> None:
