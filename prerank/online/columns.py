@@ -25,13 +25,14 @@ from prerank.stream import Row
 
 
 class Columns:
-    """See the module's first lines."""
+    """See the module's first lines. dedup: distinct users and items are encoded once a batch."""
 
-    def __init__(self, catalogue: Catalogue, data: Data) -> None:
+    def __init__(self, catalogue: Catalogue, data: Data, dedup: bool = True) -> None:
         """Raises ConfigError for settings that a stream cannot follow."""
         if data.asof:
             raise ConfigError("data.asof: a stream of rows has no running statistics of its own yet; serve them and let the impression "
                               "carry them, as features of the log")  # fmt: skip
+        self.dedup = dedup
         self.catalogue, self.labels = catalogue, Labels(data.labels, _AnyColumn())
         ids = (catalogue.schema.user_id, catalogue.schema.item_id)
         self._growing = {n: v for n, v in catalogue.growing.items() if n in ids}
@@ -73,7 +74,7 @@ class Columns:
         features = list(self.catalogue.schema.on("user" if side == "user" else "item"))
         at = entities.rows(ids)
         given = [f for f in features if f.name in served]
-        if given:
+        if given or not self.dedup:
             first, index = np.arange(len(at)), np.arange(len(at))
         else:
             _, first, index = np.unique(at, return_index=True, return_inverse=True)

@@ -92,7 +92,7 @@ class Trainer:
         self.learner = self.pair.main
         torch.manual_seed(settings.seed + 1_000_003)  # dropout; the weights are drawn
         self.catalogue = Catalogue(dataset)
-        self.columns = Columns(self.catalogue, config.data)
+        self.columns = Columns(self.catalogue, config.data, settings.dedup)
         self.running = Running(dataset.schema.objectives, online.window)
         self.drift = PageHinkley(online.drift.slack, online.drift.limit)
         self.log = open_log(online.rows)
