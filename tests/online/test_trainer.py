@@ -179,6 +179,7 @@ def test_resuming_needs_the_same_run(place: Path) -> None:
     [
         ({"online": None}, "the config has no such section"),
         ({"model.id_history": True}, "id_history: a stream does not take it"),
+        ({"synergy": {"cts": {}, "store": "lmdb:somewhere"}}, "synergy.store: 'lmdb:somewhere' lies outside the model"),
         ({"online.start": "nowhere"}, "online.start 'nowhere': its weights cannot be taken"),
     ],
 )
