@@ -13,6 +13,7 @@ from prerank.config.strict import Strict
 class Publish(Strict):
     folder: str = Field(description="of generations, which servers follow")
     every: Duration = Field("5s", description="between two generations, while rows come")
+    deltas: int = Field(20, ge=0, description="between two whole generations: what changed alone; 0: every one is whole")
     keep: int = Field(3, ge=1, description="generations that stay")
     dtype: Literal["fp32", "bf16", "int8"] = Field("fp32", description="how item rows are stored: fp32, bf16, int8")
 

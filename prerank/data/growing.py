@@ -139,6 +139,12 @@ class GrowingVocabulary:
         self._admitted[:] = self._released[:] = False
         return Changes(*((np.flatnonzero(mask) + FIRST).astype(np.int32) for mask in (now, gone)))
 
+    def at(self, rows: NDArray[np.integer[Any]]) -> pl.Series:
+        """Values of rows [n]; null where a row has none."""
+        positions = rows.astype(np.int64) - FIRST
+        held = self._held[positions]
+        return pl.Series([v if there else None for v, there in zip(self._at(positions).to_list(), held, strict=True)], dtype=self.dtype)
+
     @property
     def values(self) -> pl.Series:
         """Those that have a row, in the order of their rows."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from prerank.batch import Batch
 from prerank.config import ConfigError, Data
 from prerank.data.errors import DataError
+from prerank.data.growing import Changes
 from prerank.data.labels import Labels
 from prerank.online.catalogue import Catalogue, Entities
 from prerank.stream import Row
@@ -37,16 +38,17 @@ class Columns:
         ids = (catalogue.schema.user_id, catalogue.schema.item_id)
         self._growing = {n: v for n, v in catalogue.growing.items() if n in ids}
 
-    def admit(self, rows: Sequence[Row]) -> dict[str, NDArray[np.int32]]:
-        """Let growing vocabularies see the ids of rows [n]; returns {vocabulary: rows whose weights begin anew}."""
+    def admit(self, rows: Sequence[Row]) -> dict[str, Changes]:
+        """Let growing vocabularies see the ids of rows [n]; returns {vocabulary: whose weights begin anew, and who is gone}."""
         changed = {}
         for name, vocabulary in self._growing.items():
             of_user, kind = name == self.catalogue.schema.user_id, str if vocabulary.dtype == pl.String else int
             seen = [(r.impression.user if of_user else r.impression.item, r.impression.ts) for r in rows]
             ids, ts = [i for i, _ in seen if type(i) is kind], [t for i, t in seen if type(i) is kind]  # `batch` tells of the others
             vocabulary.assign(pl.Series(ids, dtype=vocabulary.dtype), np.array(ts, np.int64))
-            if len(admitted := vocabulary.changes().admitted):
-                changed[name] = admitted
+            found = vocabulary.changes()
+            if len(found.admitted) or len(found.released):
+                changed[name] = found
         return changed
 
     def batch(self, rows: Sequence[Row]) -> Batch:

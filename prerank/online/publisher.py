@@ -1,44 +1,165 @@
-"""What a trainer knows, as generations that servers follow.
+"""What a trainer knows, as generations and deltas that servers follow.
 
-    publisher.learned(rows);  publisher.publish()  -> number of the generation, or None when nothing was learned since the last one
+    publisher.learned(rows);  publisher.publish()  -> number of the generation, or None when nothing was learned since the last time
+
+A whole generation encodes every item; the deltas after it hold what changed: weights (of tables the rows that differ), ids that came or
+went, and the vectors of the items that were learned from, or whose id has another row. Items that nobody touched stay as they were last
+encoded until the next whole one. A server that lost a delta asks for a whole generation, and gets it the next time.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from prerank.config import Config, Publish
+from prerank.data.growing import Changes as Growth
 from prerank.online.catalogue import Catalogue
+from prerank.online.catalogue import Entities as CatalogueSide
+from prerank.serving.change import Changes, Entities, Grown
+from prerank.serving.delta import write_delta
 from prerank.serving.export import export
+from prerank.serving.follow import wanted
 from prerank.stream import Row
 
 
 class Publisher:
-    """See the module's first lines. `delay`: seconds from the oldest unpublished row's last event to the generation that knows it."""
+    """See the module's first lines.
+
+    delay      seconds from the oldest unpublished row's last event until it was published
+    sequence   of the last delta; 0: a whole generation was the last
+    """
 
     def __init__(self, settings: Publish, config: Config, catalogue: Catalogue, model: nn.Module) -> None:
         self.settings, self.config, self.catalogue, self.model = settings, config, catalogue, model
-        self.delay = math.nan
+        self.delay, self.sequence, self.number = math.nan, 0, 0
         self._oldest: int | None = None
+        self._before: dict[str, Tensor] = {}  # weights as they were published last
+        self._users: set[Any] = set()
+        self._items: set[Any] = set()
+        self._rows: dict[str, set[int]] = {}
+        self._placed: dict[str, NDArray[Any]] = {}  # rows of growing ids as they were published last
+
+    def grew(self, grown: Mapping[str, Growth]) -> None:
+        """Rows of vocabularies that have another id, or none any more."""
+        for name, changes in grown.items():
+            self._rows.setdefault(name, set()).update(changes.admitted.tolist(), changes.released.tolist())
 
     def learned(self, rows: Sequence[Row]) -> None:
         """These are in the weights now."""
         first = min(r.appended for r in rows)
         self._oldest = first if self._oldest is None else min(self._oldest, first)
+        self._users.update(r.impression.user for r in rows)
+        self._items.update(r.impression.item for r in rows)
 
     def publish(self) -> int | None:
-        """Raises GenerationError, OSError (a full disk); then nothing is left of the new generation."""
-        if self._oldest is None:
+        """Raises GenerationError, OSError (a full disk); then nothing is left of what was to be published."""
+        asked = self.number and wanted(self.settings.folder) is not None
+        if self._oldest is None and not asked:
             return None
+        if not self.number or asked or self.sequence >= self.settings.deltas or not hasattr(self.model, "encode"):
+            self._whole()
+        else:
+            write_delta(self.settings.folder, self._changes(), base=self.number)
+            self.sequence += 1
+        self._before = {name: weight.detach().cpu().clone() for name, weight in self.model.state_dict().items()}
+        self._placed = {n: self._column(n) for n in self._growing_ids()}
+        if self._oldest is not None:
+            self.delay = max(0.0, time.time() - self._oldest / 1000)
+        self._oldest = None
+        for touched in (self._users, self._items, self._rows):
+            touched.clear()
+        return self.number
+
+    def _whole(self) -> None:
         synergy = self.config.synergy
         options: dict[str, Any] = self.config.model.model_dump(mode="json")
         folder = export(self.catalogue, self.model, folder=self.settings.folder, options=options, name=self.config.name,
                         dtype=self.settings.dtype, synergy=None if synergy is None else synergy.model_dump(mode="json"),
                         keep=self.settings.keep)  # fmt: skip
-        self.delay, self._oldest = max(0.0, time.time() - self._oldest / 1000), None
-        return int(folder.name.rpartition("-")[2])
+        self.number, self.sequence = int(folder.name.rpartition("-")[2]), 0
+
+    def _changes(self) -> Changes:
+        tables = _tables(self.model)
+        dense: dict[str, Tensor] = {}
+        rows: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, weight in self.model.state_dict().items():
+            now, before = weight.detach().cpu(), self._before[name]
+            if name not in tables:
+                dense |= {} if torch.equal(now, before) else {name: now}
+            elif len(at := (now != before).flatten(1).any(1).nonzero().flatten()):
+                rows[name] = at, now[at]
+        return Changes(dense=dense, rows=rows, vocabularies=self._vocabularies(), items=self._encoded(), users=self._known())
+
+    def _vocabularies(self) -> dict[str, Grown]:
+        found = {}
+        for name, changed in self._rows.items():
+            at = np.array(sorted(changed), np.int32)
+            values = self.catalogue.growing[name].at(at)
+            there = values.is_not_null().to_numpy()
+            found[name] = Grown(values.drop_nulls(), at[there], at[~there])
+        return found
+
+    def _encoded(self) -> Entities | None:
+        """The items that were learned from, as the model encodes them now."""
+        of, schema = self.catalogue.of_items, self.catalogue.schema
+        ids = sorted(self._items | self._moved(schema.item_id))
+        if not ids:
+            return None
+        at = of.rows(ids)
+        columns = {f.name: torch.from_numpy(np.array(of.column(f.name, at))) for f in schema.on("item")}
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            self.model.eval()
+            stored = self.model.encode("item", {n: c.to(device) for n, c in columns.items()})  # type: ignore[operator]
+        bias = np.zeros((len(ids), len(schema.objectives)), np.float32) if stored.bias is None else stored.bias.float().cpu().numpy()
+        return Entities(_ids(ids), flat=stored.flat().float().cpu().numpy(), bias=bias)
+
+    def _known(self) -> Entities | None:
+        """The users that were learned from, the new ones among them, and those whose id has another row."""
+        of = self.catalogue.of_users
+        ids = sorted(self._users | self._moved(self.catalogue.schema.user_id))
+        if not ids:
+            return None
+        at = of.rows(ids)
+        features = [f.name for f in self.catalogue.schema.on("user") if f.side == "user"]
+        return Entities(_ids(ids), {name: np.array(of.column(name, at)) for name in features})
+
+    def _growing_ids(self) -> list[str]:
+        return [n for n in (self.catalogue.schema.user_id, self.catalogue.schema.item_id) if n in self.catalogue.growing]
+
+    def _of(self, feature: str) -> CatalogueSide:
+        return self.catalogue.of_users if feature == self.catalogue.schema.user_id else self.catalogue.of_items
+
+    def _column(self, feature: str) -> NDArray[Any]:
+        """The id column of all that are known."""
+        of = self._of(feature)
+        return np.array(of.column(feature, np.arange(len(of))))
+
+    def _moved(self, feature: str) -> set[Any]:
+        """Ids that were published with another row than they have now: they came, went, or came again."""
+        if feature not in self._placed:
+            return set()
+        before = self._placed[feature]
+        changed = np.flatnonzero(self._column(feature)[: len(before)] != before)
+        return set(self._of(feature).ids.gather(changed).to_list())
+
+
+def _tables(model: nn.Module) -> set[str]:
+    """Names of the weights that are held by row."""
+    found: set[str] = set()
+    for prefix, module in model.named_modules():
+        held = module.held_rows() if hasattr(module, "held_rows") else {}
+        found |= {f"{prefix}.{name}" if prefix else name for name in held}
+    return found
+
+
+def _ids(ids: list[Any]) -> Any:
+    return np.array(ids, np.int64) if type(ids[0]) is int else ids

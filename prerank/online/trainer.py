@@ -52,7 +52,8 @@ class Told:
     lag               entries of the log that wait
     rate              rows a second since the last time
     delay             seconds from the event that made the last row ready until it was learned from
-    published         number of the last generation;  update_delay   seconds from such an event until the generation that knows it
+    published         number of the last generation, sequence   of the last delta to it
+    update_delay      seconds from such an event until what knows it was published
     metrics           of the last `online.window` rows;  alarms   times that the loss rose
     """
 
@@ -64,6 +65,7 @@ class Told:
     rate: float = 0.0
     delay: float = math.nan
     published: int = 0
+    sequence: int = 0
     update_delay: float = math.nan
     alarms: int = 0
     metrics: dict[str, dict[str, float]] | None = None
@@ -132,7 +134,10 @@ class Trainer:
     def learn(self, rows: Sequence[Row]) -> None:
         """Predict, score, learn, observe; then the position moves."""
         rows = self._fresh(rows)
-        self.pair.reset_rows(self.columns.admit(rows))
+        grown = self.columns.admit(rows)
+        self.pair.reset_rows({name: changes.admitted for name, changes in grown.items()})
+        if self.publisher is not None:
+            self.publisher.grew(grown)
         batch = self._batch(rows) if rows else None
         if batch is not None:
             batch = batch.to(self.device)
@@ -154,6 +159,7 @@ class Trainer:
         """A generation of what is known now, if anything was learned since the last one."""
         if self.publisher is not None and (number := self.publisher.publish()) is not None:
             self.told.published, self.told.update_delay = number, self.publisher.delay
+            self.told.sequence = self.publisher.sequence
 
     def save(self) -> None:
         """Checkpoint with the position: one folder that appears whole."""
