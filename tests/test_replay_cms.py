@@ -17,6 +17,7 @@ from prerank.replay import Replayed, replay
 from prerank.run import open_run
 from prerank.schema import Feature
 from prerank.training import Interrupted
+from prerank.training.learner import Pair
 from prerank.training.online import _Stream
 
 ROWS, USERS = 1200, 40
@@ -100,15 +101,15 @@ def test_a_flipped_label_moves_no_score_of_its_batch_or_before(tmp_path: Path, r
 @pytest.mark.parametrize("learned_first", [False, True])
 def test_no_vector_is_made_by_a_model_that_saw_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learned_first: bool) -> None:
     """The vectors of a flipped label's batch are the same bits; were the ranking model to learn first, they would not be."""
-    beside, made = _Stream._beside, []
+    hidden, made = Pair._hidden, []
 
-    def recorded(self: _Stream, batch: Any) -> Any:
+    def recorded(self: Pair, batch: Any, number: int) -> Any:
         if learned_first:
-            self._train(self.beside, batch, None)
-        made.append(beside(self, batch))
+            self._train(self.beside, batch, number, None)  # type: ignore[arg-type]
+        made.append(hidden(self, batch, number))
         return made[-1]
 
-    monkeypatch.setattr(_Stream, "_beside", recorded)
+    monkeypatch.setattr(Pair, "_hidden", recorded)
     played(tmp_path / "a", FULL)
     played(tmp_path / "b", FULL, flipped=100)
     one, other = made[: len(made) // 2], made[len(made) // 2 :]
@@ -121,22 +122,19 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: 
     whole = played(tmp_path / "whole", FULL)
     log(tmp_path / "cut")
     config = settings(tmp_path / "cut", FULL)
-    step, steps = _Stream._step, []
+    learn, steps = _Stream._learn, []
 
-    def stopping(self: _Stream, batch: Any) -> float:
+    def stopping(self: _Stream, now: int) -> None:
         steps.append(1)
         if len(steps) == 8:
-            raise_stop(self)
-        return step(self, batch)
+            self._save()
+            raise Interrupted("stopped")
+        learn(self, now)
 
-    def raise_stop(self: _Stream) -> None:
-        self._save()
-        raise Interrupted("stopped")
-
-    monkeypatch.setattr(_Stream, "_step", stopping)
+    monkeypatch.setattr(_Stream, "_learn", stopping)
     with pytest.raises(Interrupted):
         replay(config)
-    monkeypatch.setattr(_Stream, "_step", step)
+    monkeypatch.setattr(_Stream, "_learn", learn)
     again = replay(config, resume=True)
     np.testing.assert_array_equal(whole.prequential, again.prequential)
     np.testing.assert_array_equal(whole.frozen, again.frozen)
