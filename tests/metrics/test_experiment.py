@@ -6,11 +6,10 @@ import doctest
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 import prerank.metrics.experiment as module
 from prerank.metrics.experiment import chi_square_tail, difference, quantile, ratio, sample_ratio
-
-scipy_stats = pytest.importorskip("scipy.stats")
 
 
 def test_examples() -> None:
