@@ -63,7 +63,8 @@ class Columns:
         for kind in self.labels.columns:
             if any(kind not in r.labels for r in rows):
                 waited = sorted({k for r in rows for k in r.labels})
-                raise DataError(f"label column '{kind}': rows carry no such feedback; label waiting waits for {', '.join(waited)}")
+                raise DataError(f"label column '{kind}': rows carry no such feedback; label waiting must wait for it "
+                                f"(--kind {kind}=..); it waits for {', '.join(waited)}")
         frame = pl.DataFrame({c: [float(r.labels[c]) for r in rows] for c in self.labels.columns})
         return Batch(
             user=user, item=item, user_index=torch.from_numpy(user_index), item_index=torch.from_numpy(item_index).unsqueeze(1),

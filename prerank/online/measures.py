@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
+from prerank.config import ConfigError
 from prerank.online.trainer import Told
 
 
@@ -37,5 +38,8 @@ class Measures:
 
     def serve(self, port: int) -> int:
         """Answer /metrics on this machine alone, for as long as the process lives; returns the port."""
-        server, _ = start_http_server(port, addr="127.0.0.1", registry=self._registry)
+        try:
+            server, _ = start_http_server(port, addr="127.0.0.1", registry=self._registry)
+        except OSError as error:
+            raise ConfigError(f"--metrics-port {port}: {error.strerror}; choose another") from None
         return int(server.server_port)

@@ -7,6 +7,7 @@ The folder: config.yaml, checkpoint/ (with the position in the log), metrics.jso
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from prerank import build
 from prerank.config import Config, ConfigError, dump, load
 from prerank.data import prepare
 from prerank.datasets import resolve
-from prerank.online.trainer import Told, Trainer
+from prerank.online.trainer import Told, Trainer, check
 from prerank.training.checkpoint import write_text
 from prerank.training.lock import locked
 from prerank.training.stop import stop_asked
@@ -34,9 +35,12 @@ def train_online(config: Config, *, resume: bool = False, overwrite: bool = Fals
     resolved = config.model_copy(update={"data": resolve(config.data)})
     schema = resolved.data.schema_()
     build.check_terms(config, resolved.data, schema)
-    build.check_model(config.model, schema, config.objective, config.synergy)
-    folder = Path(config.output)
-    with locked(folder), stop_asked() as stop:
+    check(build.check_model(config.model, schema, config.objective, config.synergy))
+    folder, publish = Path(config.output), config.online.publish
+    if config.online.start is not None and Path(config.online.start).resolve() == folder.resolve():
+        raise ConfigError(f"online.start '{config.online.start}': is the output folder itself; give output another one")
+    alone = contextlib.nullcontext() if publish is None else locked(Path(publish.folder) / ".publisher")
+    with locked(folder), alone, stop_asked() as stop:
         _claim(folder, config, resume, overwrite)
         trainer = Trainer(resolved, prepare(resolved.data), config.online, folder, lockstep=lockstep, say=say)
         write_text(folder / "config.yaml", dump(config))

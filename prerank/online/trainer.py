@@ -35,7 +35,7 @@ from prerank.metrics.running import PageHinkley, Running
 from prerank.online.catalogue import Catalogue
 from prerank.online.columns import Columns
 from prerank.online.publisher import Publisher
-from prerank.stream import Correction, Position, Row, Rows, Source, open_log
+from prerank.stream import Correction, LogError, Position, Row, Rows, Source, open_log
 from prerank.training import checkpoint
 from prerank.training.device import configure, device_of
 from prerank.training.learner import Learner, Pair
@@ -83,7 +83,7 @@ class Trainer:
         self.device = device_of(settings)
         torch.manual_seed(settings.seed)
         model: Any = build.model(config.model, dataset.schema, dataset.sizes, config.synergy)
-        _check(model)
+        check(model)
         if online.start is not None:
             _start(model, Path(online.start))
         objective = build.objective(config.objective, dataset.schema, dataset.counts)
@@ -97,7 +97,11 @@ class Trainer:
         self.columns = Columns(self.catalogue, config.data, settings.dedup)
         self.running = Running(dataset.schema.objectives, online.window)
         self.drift = PageHinkley(online.drift.slack, online.drift.limit)
-        self.log = open_log(online.rows)
+        try:
+            self.log = open_log(online.rows, create=False)
+        except LogError as error:
+            self.say(f"{error}; waiting for rows")
+            self.log = open_log(online.rows)
         self.told = Told()
         self.learned = Position()
         self._load()
@@ -112,6 +116,9 @@ class Trainer:
                  "publish": math.inf if self.online.publish is None else milliseconds(self.online.publish.every) / 1000}  # fmt: skip
         while not stop():
             rows = self._take(stop, until_empty)
+            if self.rows.broken:
+                self.say(f"skipped {self.rows.broken:,} entries that are no rows; is '{self.log.name}' what label waiting writes?")
+                self.told.skipped, self.rows.broken = self.told.skipped + self.rows.broken, 0
             if rows:
                 self.learn(rows)
             now = time.monotonic()
@@ -210,7 +217,7 @@ class Trainer:
             good = [row for row in rows if self._reads(row)]
             self.told.skipped += len(rows) - len(good)
             self.say(f"skipped {len(rows) - len(good)} of {len(rows)} rows: {str(error).splitlines()[0]}")
-            if len(good) == len(rows):
+            if len(good) == len(rows) or (not good and not self.told.rows):  # nothing was ever learned: it is not the row
                 raise
             rows[:] = good
             return self.columns.batch(rows) if rows else None
@@ -265,9 +272,10 @@ class Trainer:
         self.say(f"resumed after {self.told.rows:,} rows, at offset {offset:,}")
 
 
-def _check(model: nn.Module) -> None:
+def check(model: nn.Module) -> None:
+    """Raise ConfigError for a model that a stream cannot train."""
     if getattr(model, "remembers", False):
-        raise ConfigError("id_history: a stream does not take it: its sums are of the whole of train")
+        raise ConfigError("id_history: a stream does not take it: its sums are of the whole of train; set model.id_history to false")
 
 
 def _start(model: nn.Module, folder: Path) -> None:
@@ -275,7 +283,7 @@ def _start(model: nn.Module, folder: Path) -> None:
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, RuntimeError) as error:
-        raise ConfigError(f"online.start '{folder}': its weights cannot be taken: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"online.start '{folder}': its weights cannot be taken: {' '.join(str(error).split())[:300]}") from None
 
 
 def _known(line: dict[str, Any]) -> dict[str, Any]:

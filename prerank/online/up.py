@@ -9,6 +9,7 @@ is shown, beside that of the frozen model, of the best possible choice, and of a
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import shutil
@@ -182,7 +183,8 @@ def _processes(folder: Path, say: Callable[[str], None]) -> Iterator[tuple[Calla
     running = {}
     for name, verb in verbs.items():
         with logs[name].open("w") as file:
-            running[name] = subprocess.Popen([sys.executable, "-m", "prerank", *verb], stdout=file, stderr=subprocess.STDOUT)
+            running[name] = subprocess.Popen([sys.executable, "-m", "prerank", *verb], stdout=file, stderr=subprocess.STDOUT,
+                                             preexec_fn=_die_with_parent)  # fmt: skip
 
     def check() -> None:
         for name, process in running.items():
@@ -203,6 +205,11 @@ def _processes(folder: Path, say: Callable[[str], None]) -> Iterator[tuple[Calla
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _die_with_parent() -> None:
+    """Linux: the kernel ends the process when the one that started it is gone, however it went."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _address(log: Path, check: Callable[[], None]) -> str:

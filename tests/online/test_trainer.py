@@ -21,11 +21,12 @@ from safetensors.torch import load_file
 
 from prerank import build
 from prerank.config import ConfigError, dump
-from prerank.data import prepare
+from prerank.data import DataError, prepare
 from prerank.online import Trainer, train_online
 from prerank.serving import Request, Scorer
 from prerank.serving.generation import open_current
 from prerank.stream import open_log
+from prerank.training.lock import FolderInUseError, locked
 from prerank.training.online import in_time, stream
 from tests.online.world import BEGIN, ITEMS, N, config, fill, frame, messages
 
@@ -142,7 +143,8 @@ def test_a_bad_row_is_skipped_and_counted(place: Path) -> None:
     log.close()
     said: list[str] = []
     found = train_online(config(place), until_empty=True, say=said.append)
-    assert (found.rows, found.skipped) == (N + 3, 3)
+    assert (found.rows, found.skipped) == (N + 3, 5)  # two entries of them are no rows at all
+    assert any(line.startswith("skipped 2 entries that are no rows") for line in said)
     assert any(line.startswith("skipped 3 of ") for line in said)
 
 
@@ -162,6 +164,29 @@ def test_new_items_are_served_and_a_growing_vocabulary_learns_them(place: Path) 
     assert not answer.missing
     rate = dict(new.group_by("item").agg(pl.col("click").mean()).rows())
     assert np.corrcoef([scores[i] for i in rate], list(rate.values()))[0, 1] > 0.5
+
+
+def test_a_stream_of_which_nothing_can_be_learned_is_refused(place: Path) -> None:
+    log = open_log(f"sqlite:///{place / 'others.db'}")
+    log.append([m.replace(b'"click"', b'"view"') for m in messages(frame().head(100))])
+    log.close()
+    with pytest.raises(DataError, match=r"label waiting must wait for it \(--kind click=..\); it waits for view"):
+        train_online(config(place, **{"online.rows": f"sqlite:///{place / 'others.db'}"}), until_empty=True)
+
+
+def test_a_run_is_not_replaced_by_one_that_cannot_be(place: Path) -> None:
+    train_online(config(place), until_empty=True)
+    with pytest.raises(ConfigError, match=r"set model\.id_history to false"):
+        train_online(config(place, **{"model.id_history": True}), overwrite=True, until_empty=True)
+    with pytest.raises(ConfigError, match="is the output folder itself"):
+        train_online(config(place, **{"online.start": str(place / "run")}), overwrite=True, until_empty=True)
+    assert train_online(config(place), resume=True, until_empty=True).rows == N
+
+
+def test_two_trainers_do_not_publish_into_one_folder(place: Path) -> None:
+    given = config(place, **{"online.publish": {"folder": str(place / "generations")}})
+    with locked(place / "generations" / ".publisher"), pytest.raises(FolderInUseError, match="another training is running"):
+        train_online(given, until_empty=True)
 
 
 def test_resuming_needs_the_same_run(place: Path) -> None:
