@@ -29,4 +29,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "shop"))
+    given = sys.argv[1] if len(sys.argv) > 1 else "shop"
+    if given.startswith("-"):
+        sys.exit("usage: python examples/make_logs.py [FOLDER]")
+    main(Path(given))

@@ -45,7 +45,7 @@ def replay(
     from prerank.stream.replay import Columns
     from prerank.stream.replay import replay as start
 
-    columns = Columns(user=user, item=item, time=time_, request=request, feedback=_pairs("--feedback", feedback or []),
+    columns = Columns(user=user, item=item, time=time_, request=request, feedback=_pairs("--feedback", "click=is_click@5s", feedback or []),
                       features=None if feature is None else tuple(feature))  # fmt: skip
     began = time.monotonic()
 
@@ -127,7 +127,8 @@ def wait(
     from prerank.config import checked
     from prerank.stream import Joiner, Waiting, open_log
 
-    given = {"kinds": _pairs("--kind", kind), "lateness": lateness, "remember": remember, "skew": skew, "keep": keep, "early": early,
+    kinds = _pairs("--kind", "click=10m", kind)
+    given = {"kinds": kinds, "lateness": lateness, "remember": remember, "skew": skew, "keep": keep, "early": early,
              "corrections": corrections}  # fmt: skip
     settings = checked(Waiting, given, "label waiting")
     pause = None if idle is None else _span("--idle", idle) / 1000
@@ -162,14 +163,14 @@ def _told(counts: dict[str, int]) -> str:
     return "  ".join(f"{name} {n:,}" for name, n in counts.items() if n) or "nothing yet"
 
 
-def _pairs(option: str, texts: list[str]) -> dict[str, str]:
+def _pairs(option: str, example: str, texts: list[str]) -> dict[str, str]:
     from prerank.config import ConfigError
 
     found = {}
     for text in texts:
         key, sep, value = text.partition("=")
         if not sep or not key or not value:
-            raise ConfigError(f"{option} '{text}': must look like KIND=...")
+            raise ConfigError(f"{option} '{text}': must look like {example}")
         found[key] = value
     return found
 

@@ -83,7 +83,7 @@ def test_values_of_wrong_types_are_refused_by_a_runs_config(log, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "told"), [
     (("tail", "events.db"), "must be an address that begins with sqlite://"),
-    (("wait", "LOG", "--to", "LOG", "--state", "S", "--kind", "click"), "--kind 'click': must look like KIND=..."),
+    (("wait", "LOG", "--to", "LOG", "--state", "S", "--kind", "click"), "--kind 'click': must look like click=10m"),
     (("wait", "LOG", "--to", "LOG", "--state", "S", "--kind", "click=ten"), "kinds.click.window: a time span must be a number"),
     (("wait", "LOG", "--to", "LOG", "--state", "S", "--kind", "click=1m", "--idle", "x"), "--idle: a time span must be"),
     (("replay", "none.parquet", "--to", "LOG"), "'none.parquet': cannot be read as Parquet"),
