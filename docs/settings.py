@@ -29,6 +29,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "evaluation": config.Evaluation,
     "cas": config.Cas, "cts": config.Cts, "cms": config.Cms,
     "objective": config.TermConfig, "training": config.Training, "optimizer": config.Optimizer, "groups": config.ParameterGroup,
+    "online": config.Online, "publish": config.Publish, "drift": config.Drift,
     "tune": Tune, "range": Range, "latency": Latency,
 }  # fmt: skip
 # Keys whose meaning the pydantic model leaves to their name.
@@ -38,6 +39,7 @@ SAID = {
     "run.model": "which model, with its options: [model](#model)",
     "run.objective": "what training minimises, a list of terms: [objective](#objective)",
     "run.training": "how it is trained: [training](#training)",
+    "online.drift": "when a rising loss raises the alarm: [drift](#drift)",
     "data.labels": "what is learned: name -> how it is made, one logit each: [labels](#labels)",
     "data.split": "which rows are train, validation and test: [split](#split)",
     "data.derive": "columns made from the log itself: [derived columns](#derived-columns)",
