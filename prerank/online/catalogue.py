@@ -1,7 +1,7 @@
 """The users and items that a stream knows: those of the prepared data, then whoever it meets, in the order they came.
 
     catalogue = Catalogue(dataset)
-    rows = catalogue.items.rows(ids)            # int64 [n]; ids that nobody has met get a row, with missing features
+    rows = catalogue.of_items.rows(ids)         # int64 [n]; ids that nobody has met get a row, with missing features
 
 It is what export reads of prepared data, so that a generation holds the new ones, too. Columns of features whose vocabulary grows are made
 of the ids when they are asked for: a row of such a vocabulary may have another id by then.
