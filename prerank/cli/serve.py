@@ -36,6 +36,12 @@ def serve(
     from prerank.serving import Settings
     from prerank.serving import serve as run
 
+    if source is not None:
+        from prerank.serving.follow import open_source
+
+        where = "given FOLDER" if folder is None else f"'{folder}'"
+        pause = f"looks every {follow:g} s" if follow else "looks once"
+        typer.echo(f"following {open_source(source)!r} into {where}; {pause}")
     settings = Settings(find(folder), token, body_limit, candidate_limit, follow, source)
     run(settings, build.served, host=host, port=port, workers=workers)
 

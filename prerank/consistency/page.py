@@ -14,8 +14,7 @@ from typing import Any
 
 from prerank.consistency.drawn import draw
 from prerank.consistency.words import meaning
-from prerank.report import Column, Table, html
-from prerank.training.checkpoint import write_text
+from prerank.report import Column, Table, files, html
 
 Record = Mapping[str, Any]
 SAYS = "what it says"
@@ -23,13 +22,7 @@ SAYS = "what it says"
 
 def write(record: Record, folder: str | Path) -> list[Path]:
     """JSON, Markdown and HTML; returns the paths."""
-    at = Path(folder)
-    at.mkdir(parents=True, exist_ok=True)
-    texts = {"json": json.dumps(record, indent=1), "md": markdown(record), "html": page(record)}
-    paths = [at / f"consistency.{kind}" for kind in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        write_text(path, text)
-    return paths
+    return files.write(folder, "consistency", {"json": json.dumps(record, indent=1), "md": markdown(record), "html": page(record)})
 
 
 def markdown(record: Record) -> str:

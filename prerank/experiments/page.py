@@ -13,10 +13,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from prerank.report import Column, Table, html
+from prerank.report import Column, Table, files, html
 from prerank.report.plots import not_empty
 from prerank.report.style import MUTED, canvas, colour, legend, save
-from prerank.training.checkpoint import write_text
 
 Record = Mapping[str, Any]
 HOW = (
@@ -27,13 +26,7 @@ HOW = (
 
 def write(record: Record, folder: str | Path) -> list[Path]:
     """JSON, Markdown and HTML; returns the paths."""
-    at = Path(folder)
-    at.mkdir(parents=True, exist_ok=True)
-    texts = {"json": json.dumps(record, indent=1), "md": markdown(record), "html": page(record)}
-    paths = [at / f"abtest.{kind}" for kind in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        write_text(path, text)
-    return paths
+    return files.write(folder, "abtest", {"json": json.dumps(record, indent=1), "md": markdown(record), "html": page(record)})
 
 
 def markdown(record: Record) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from prerank.config import ConfigError
 from prerank.datasets import cascade, world
 from prerank.datasets.recipe import notes
 from prerank.metrics import sigmoid
@@ -43,8 +44,11 @@ class LivingWorld:
     """
 
     def __init__(self, folder: Path, drift: float, seconds: float, candidates: int = 100, seed: int = 1) -> None:
+        """Raises ConfigError for a world of fewer items than candidates."""
         said = notes(folder)
         options = said["options"]
+        if candidates > options["items"]:
+            raise ConfigError(f"candidates: must be at most the items of the world, {options['items']}; got {candidates}")
         self.planted = world.plant(options["users"], options["items"], np.random.default_rng(options["seed"]))
         self.intercept = said["click_intercept"]
         self.before = float(world.angle_at(1.0, options["drift"]))  # how far tastes had turned at the end of the log

@@ -14,8 +14,6 @@ for bit: answers carry both numbers. Vectors of items that a delta does not name
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,9 +29,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prerank.data.errors import writing
 from prerank.serving.change import Changes, Entities, Grown, IdsGiven
-from prerank.serving.generation import TEMPORARY, Generation, checksum, generations, identity, locked, sync
+from prerank.serving.generation import Generation, checksum, generations, identity, locked, seal
 from prerank.serving.meta import GenerationError
 
 PREFIX, FORMAT = "delta-", 1
@@ -79,24 +76,13 @@ def write_delta(folder: str | Path, changes: Changes, *, base: int | None = None
         expected = max(deltas(folder, base), default=0) + 1
         if sequence is not None and sequence != expected:
             raise GenerationError(f"generation folder '{folder}': the next delta of generation {base} is {expected}; got {sequence}")
-        temporary, final = folder / f"{TEMPORARY}delta-{os.getpid()}", folder / name_of(base, expected)
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            temporary.mkdir()
-            with writing(folder):
-                _fill(temporary, changes)
-                files = [p for p in sorted(temporary.rglob("*")) if p.is_file()]
-                said = Described(base=base, base_identity=identity(there[base]), sequence=expected, created=time.time(),
-                                 files={str(p.relative_to(temporary)): p.stat().st_size for p in files},
-                                 checksums={str(p.relative_to(temporary)): checksum(p) for p in files})  # fmt: skip
-                (temporary / "delta.json").write_bytes(msgspec.json.encode(said))
-                for path in temporary.rglob("*"):
-                    sync(path)
-            temporary.rename(final)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        sync(folder)
+        final = folder / name_of(base, expected)
+
+        def described(_: None, sizes: dict[str, int], checksums: dict[str, int]) -> bytes:
+            return msgspec.json.encode(Described(base=base, base_identity=identity(there[base]), sequence=expected, created=time.time(),
+                                                 files=sizes, checksums=checksums))  # fmt: skip
+
+        seal(final, lambda path: _fill(path, changes), "delta.json", described)
     return final
 
 

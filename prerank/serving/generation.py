@@ -27,7 +27,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -50,6 +50,7 @@ from prerank.serving.meta import GenerationError, Meta, read
 
 PREFIX, CURRENT, TEMPORARY = "gen-", "current.json", ".tmp-"
 WANTED = "wanted.json"  # a server that cannot go on by deltas asks for a whole generation by it
+T = TypeVar("T")
 
 
 class Generation:
@@ -182,28 +183,44 @@ def write(folder: str | Path, fill: Callable[[Path], Meta], *, keep: int = 3) ->
         for left in folder.glob(f"{TEMPORARY}*"):
             shutil.rmtree(left, ignore_errors=True)
         number = max((int(p.name[len(PREFIX) :]) for p in generations(folder)), default=0) + 1
-        temporary, final = folder / f"{TEMPORARY}{os.getpid()}", folder / f"{PREFIX}{number:06d}"
-        try:
-            temporary.mkdir()
-            with writing(folder):
-                meta = fill(temporary)
-                meta.number, meta.created = number, time.time()
-                written = [p for p in sorted(temporary.rglob("*")) if p.is_file()]
-                meta.files = {str(p.relative_to(temporary)): p.stat().st_size for p in written}
-                meta.checksums = {str(p.relative_to(temporary)): checksum(p) for p in written}
-                (temporary / "meta.json").write_bytes(msgspec.json.format(msgspec.json.encode(meta), indent=1))
-                for path in temporary.rglob("*"):
-                    sync(path)
-            temporary.rename(final)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        final = folder / f"{PREFIX}{number:06d}"
+
+        def described(meta: Meta, sizes: dict[str, int], checksums: dict[str, int]) -> bytes:
+            meta.number, meta.created, meta.files, meta.checksums = number, time.time(), sizes, checksums
+            return msgspec.json.format(msgspec.json.encode(meta), indent=1)
+
+        seal(final, fill, "meta.json", described)
         point(folder, final.name)
         (folder / WANTED).unlink(missing_ok=True)
         for old in generations(folder)[:-keep]:
             for gone in (old, *folder.glob(f"delta-{old.name[len(PREFIX) :]}-*")):
                 shutil.rmtree(gone, ignore_errors=True)
     return final
+
+
+def seal(final: Path, fill: Callable[[Path], T], name: str, described: Callable[[T, dict[str, int], dict[str, int]], bytes]) -> None:
+    """A folder that appears whole, or not at all: filled under a temporary name, described, synced, renamed.
+
+    name        of the file that is written last: `described` of what `fill` returned, every file's length, and its checksum
+    """
+    folder = final.parent
+    temporary = folder / f"{TEMPORARY}{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        with writing(folder):
+            said = fill(temporary)
+            written = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
+            sizes = {n: p.stat().st_size for n, p in written.items()}
+            checksums = {n: checksum(p) for n, p in written.items()}
+            (temporary / name).write_bytes(described(said, sizes, checksums))
+            for path in temporary.rglob("*"):
+                sync(path)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync(folder)
 
 
 def generations(folder: str | Path) -> list[Path]:

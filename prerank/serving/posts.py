@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -142,8 +143,11 @@ def check(generation: Generation, post: Post, where: str = "", model: nn.Module 
         if name not in features or name == _id_name(generation, post.side):
             valid = [n for n in features if n != _id_name(generation, post.side)]
             raise MessageError(f"unknown feature '{name}'{nearest(name, valid) if valid else '; there are none'}", f"{where}features")
+        encoder = generation.encoders[name]
+        if (wrong := _no_text(encoder, value)) is not None:
+            raise MessageError(f"feature '{name}': must be text, got {wrong!r:.60}", f"{where}features.{name}")
         try:
-            generation.encoders[name].encode([value])
+            encoder.encode([value])
         except DataError as error:
             raise MessageError(str(error), f"{where}features.{name}") from None
     if model is not None and post.side == "item" and post.features is not None:
@@ -216,6 +220,14 @@ def _column(encoder: Encoder, values: list[Any]) -> Column:
         return encoder.encode(values)
     except DataError:
         return np.concatenate([encoder.encode([value]) for value in values])
+
+
+def _no_text(encoder: Encoder, value: Any) -> Any:
+    """What of a value is no text where the vocabulary is of text: an encoder would read 7 as '7', which is another value; None: all is."""
+    vocabulary = getattr(encoder, "vocabulary", None)
+    if vocabulary is None or vocabulary.dtype != pl.String:
+        return None
+    return next((v for v in (value if isinstance(value, list) else [value]) if v is not None and not isinstance(v, str)), None)
 
 
 def _features(generation: Generation, side: Side) -> list[Feature]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prerank.serving.delta import deltas
 from prerank.serving.generation import PREFIX, Generation, GenerationError, current, generations, locked, point
+from prerank.serving.live import pointer
 
 
 def back(folder: Path, to: str | None = None) -> str:
@@ -26,5 +28,10 @@ def back(folder: Path, to: str | None = None) -> str:
             if chosen not in kept:
                 raise GenerationError(f"generation folder '{folder}': must be one of {', '.join(p.name for p in kept)}; got '{to}'")
         Generation(chosen)  # whole, or nothing is changed
+        dropped = len(deltas(folder, int(chosen.name[len(PREFIX) :]))) if chosen == now and pointer(folder).upto != 0 else 0
+        if chosen == now and not dropped:
+            return f"{chosen.name} is in force already; nothing changed"
         point(folder, chosen.name, rolled_back_from=now.name, upto=0)
+    if chosen == now:
+        return f"{chosen.name} is in force as it was exported, without its {dropped} delta{'s' if dropped > 1 else ''}"
     return f"{chosen.name} is in force, {now.name} was"

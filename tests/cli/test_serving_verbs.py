@@ -88,6 +88,8 @@ def test_serve_says_what_is_wrong_in_a_line(folder, tmp_path):
         taken.bind(("127.0.0.1", 0))
         port = str(taken.getsockname()[1])
         result = run(app, ["serve", str(folder), "--port", port])
+        following = run(app, ["serve", str(folder), "--port", port, "--source", "redis://user:secret@store:6379/0?prefix=shop"])
+    assert following.stdout == f"following redis at store:6379/0, prefix shop into '{folder}'; looks every 1 s\n"
     assert (result.exit_code, result.stderr) == (
         2,
         f"error: port {port} on 127.0.0.1: address already in use; choose another with --port\n",

@@ -55,3 +55,12 @@ def test_the_living_world_is_the_one_that_drew_the_log(tmp_path: Path, monkeypat
     assert not np.allclose(begin, end)
     assert np.abs(np.corrcoef(begin.ravel(), end.ravel())[0, 1]) < 0.5  # a quarter turn: tastes have nothing left of what they were
     assert vectors.shape[1] == 4
+
+
+def test_a_world_of_fewer_items_than_candidates_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRERANK_CACHE", str(tmp_path))
+    options = {"users": 20, "items": 30, "impressions": 500, "drift": 0.0, "days": 2}
+    folder = Path(resolve(Data.model_validate({"recipe": "simulated", "options": options})).log or "").parent
+    assert sorted(LivingWorld(folder, drift=0.0, seconds=1, candidates=30).ask(1).items[0].tolist()) == list(range(30))
+    with pytest.raises(ConfigError, match="candidates: must be at most the items of the world, 30; got 31"):
+        LivingWorld(folder, drift=0.0, seconds=1, candidates=31)

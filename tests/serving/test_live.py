@@ -220,7 +220,7 @@ def test_a_crash_while_a_delta_is_written_leaves_nothing(tmp_path: Path, monkeyp
     data = world()
     published(tmp_path, data)
     before = {p.name for p in tmp_path.iterdir()}
-    monkeypatch.setattr("prerank.serving.delta.sync", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr("prerank.serving.generation.sync", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         write_delta(tmp_path, Changes())
     assert {p.name for p in tmp_path.iterdir()} == before

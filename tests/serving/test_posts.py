@@ -128,6 +128,9 @@ def test_users_features_are_laid_over_what_is_stored(told) -> None:
     ("items", b'{"id": 1, "features": {"prize": 1}}', 422, "features", "unknown feature 'prize'"),
     ("items", b'{"id": 1, "features": {"item": 1}}', 422, "features", "unknown feature 'item'"),
     ("items", b'[{"id": 1}, {"id": 2, "features": {"price": "dear"}}]', 422, "[1].features.price", "is not a number"),
+    ("items", b'{"id": 1, "features": {"tags": 7}}', 422, "features.tags", "feature 'tags': must be text, got 7"),
+    ("items", b'{"id": 1, "features": {"tags": ["a", null, 7]}}', 422, "features.tags", "feature 'tags': must be text, got 7"),
+    ("users", b'{"id": 1, "features": {"city": true}}', 422, "features.city", "feature 'city': must be text, got True"),
     ("users", b'{"id": 1, "features": {"tab": 1}}', 422, "features", "unknown feature 'tab'"),
     ("users", b'{"id": 99999999999999999999}', 422, None, ""),
 ])  # fmt: skip
