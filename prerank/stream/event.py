@@ -4,6 +4,7 @@
     {"type": "feedback", "request": "r1", "item": 42, "ts": 1700000004000, "kind": "click"}
     {"type": "upsert", "side": "item", "id": 42, "ts": 1700000000000, "features": {"author": 9}}
     {"type": "removal", "side": "item", "id": 42, "ts": 1700000000000}
+    {"type": "shadow", "request": "r1", "user": 7, "ts": 1700000000000, "arm": "next", "items": [9, 42], "scores": [0.3, 0.2]}
     {"type": "tick", "ts": 1700000060000}
 
 Times are integer milliseconds since 1970. An impression is known by (request, item), a feedback by (request, item, kind). Decoding is
@@ -37,13 +38,16 @@ class Impression(_Event, tag="impression"):
     """An item was shown.
 
     request      one answer of the server; items of a request are told apart by `item`
+    user         null: nobody who is known by an id
     features     of user and context by name, as they were served: train on what was served
-    score        the probability it was ranked by;  generation, memory: the weights and the user memory that made it
+    score        the probability it was ranked by, and the bid where it was ranked by both
+    generation   and `sequence`, `posts`, `memory`: the weights, deltas, posted changes and user memory that made it
     experiment   and `arm`: of an A/B test
+    latency      of the answer, milliseconds in the server
     """
 
     request: Id
-    user: Id
+    user: Id | None
     item: Id
     ts: Time
     position: Integer | None = None
@@ -54,6 +58,9 @@ class Impression(_Event, tag="impression"):
     experiment: str | None = None
     arm: str | None = None
     bid: float | None = None
+    sequence: Integer | None = None
+    posts: Integer | None = None
+    latency: float | None = None
 
 
 class Feedback(_Event, tag="feedback"):
@@ -64,6 +71,22 @@ class Feedback(_Event, tag="feedback"):
     ts: Time
     kind: str
     value: float = 1.0
+
+
+class Shadow(_Event, tag="shadow"):
+    """What another model would have answered to a request; nobody saw it. `items` are its best, `scores` what orders them."""
+
+    request: Id
+    user: Id | None
+    ts: Time
+    arm: str
+    items: list[Id]
+    scores: list[float]
+    experiment: str | None = None
+    generation: Integer | None = None
+    sequence: Integer | None = None
+    posts: Integer | None = None
+    latency: float | None = None
 
 
 class Upsert(_Event, tag="upsert"):
@@ -89,7 +112,7 @@ class Tick(_Event, tag="tick"):
     ts: Time
 
 
-Event = Impression | Feedback | Upsert | Removal | Tick
+Event = Impression | Feedback | Shadow | Upsert | Removal | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +159,10 @@ def encode(event: Event) -> bytes:
     >>> encode(Feedback(request="r1", item=42, ts=5, kind="click"))
     b'{"type":"feedback","request":"r1","item":42,"ts":5,"kind":"click"}'
     """
-    for name in ("score", "bid", "value"):
+    for name in ("score", "bid", "value", "latency"):
         _finite(name, getattr(event, name, None))
+    for score in getattr(event, "scores", ()):
+        _finite("scores", score)
     for name, value in getattr(event, "features", {}).items():
         for one in value if isinstance(value, list) else (value,):
             _finite(f"feature '{name}'", one)

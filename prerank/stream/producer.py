@@ -16,7 +16,7 @@ import time
 from collections import deque
 from types import TracebackType
 
-from prerank.stream.event import LONGEST, Event, Feedback, Impression, encode
+from prerank.stream.event import LONGEST, Event, Feedback, Impression, Shadow, encode
 from prerank.stream.log import Log, LogError
 from prerank.stream.url import open_log
 
@@ -88,6 +88,11 @@ class Client:
             if self._own:
                 self.log.close()
 
+    @property
+    def problem(self) -> str | None:
+        """Why the last try failed; None: it did not."""
+        return None if self._last is None else str(self._last)
+
     def __len__(self) -> int:
         """Events that are not acknowledged yet."""
         return len(self._waiting)
@@ -135,7 +140,7 @@ def key_of(event: Event) -> bytes:
     >>> key_of(Feedback(request="r1", item=42, ts=5, kind="click"))
     b'r1'
     """
-    if isinstance(event, Impression | Feedback):
+    if isinstance(event, Impression | Feedback | Shadow):
         return str(event.request).encode()
     return str(getattr(event, "id", "")).encode()
 

@@ -26,14 +26,14 @@ import msgspec
 
 from prerank.config.asof import milliseconds
 from prerank.stream import event as events
-from prerank.stream.event import Feedback, Impression, Rejected, Removal, Upsert
+from prerank.stream.event import Feedback, Impression, Rejected, Removal, Shadow, Upsert
 from prerank.stream.log import Entry
 from prerank.stream.orphans import Key, Orphan, Orphans
 from prerank.stream.row import Raw, RawCorrection, dead
 from prerank.stream.settings import Waiting
 
-COUNTS = ("events", "impressions", "feedback", "entities", "rows", "positive", "early", "forced", "late_impressions", "late_feedback",
-          "corrections", "unmatched", "outside", "repeated_impressions", "repeated_feedback", "dead")  # fmt: skip
+COUNTS = ("events", "impressions", "feedback", "entities", "shadows", "rows", "positive", "early", "forced", "late_impressions",
+          "late_feedback", "corrections", "unmatched", "outside", "repeated_impressions", "repeated_feedback", "dead")  # fmt: skip
 
 
 class StateError(ValueError):
@@ -134,6 +134,9 @@ class LabelWaiting:
             kind = type(event)
             if kind is Upsert or kind is Removal:
                 counts["entities"] += 1  # of users and items: for those who encode them
+                continue
+            if kind is Shadow:
+                counts["shadows"] += 1  # nobody saw it, so that no feedback comes
                 continue
             later = ts > self.latest
             if later:

@@ -18,6 +18,8 @@ from prerank.stream import (
     Feedback,
     Impression,
     LabelWaiting,
+    Ready,
+    Shadow,
     StateError,
     Tick,
     Waiting,
@@ -291,6 +293,14 @@ def test_a_schema_refuses_features_of_wrong_types(features, good):
     ready = ours.push_all(of([impression(features=features), upsert, click(2000), encode(Tick(ts=3000))]))
     assert (len(ready.rows), ours.counts["dead malformed"] if not good else 0) == (good, 0 if good else 2)
     assert ours.counts["entities"] == good
+
+
+def test_what_nobody_saw_is_passed_by():
+    ours = LabelWaiting(Waiting(kinds={"click": "10s"}, lateness="0s"))
+    shadow = encode(Shadow(request="r", user=1, ts=50_000, arm="next", items=[1, 2], scores=[0.2, 0.1]))
+    ready = ours.push_all(of([impression(ts=5000), shadow]))
+    assert ready == Ready([], [])
+    assert (ours.counts["shadows"], ours.latest) == (1, 5000)
 
 
 def test_a_state_of_other_settings_or_none_is_refused():
