@@ -13,6 +13,7 @@ app = typer.Typer(help="Event logs: fill one from Parquet, look into one, make t
                   add_completion=False)  # fmt: skip
 Url = Annotated[str, typer.Argument(help="sqlite:///events.db, redis://host:6379/0?log=events, kafka://host:9092/topic", metavar="LOG")]
 TELL = 10.0  # seconds between lines about how it goes
+MEASURE = 1.0  # seconds between two looks for Prometheus
 
 
 @app.command("replay")
@@ -112,6 +113,9 @@ def wait(
     every: Annotated[float, typer.Option(min=0, help="seconds between states on disk")] = 10.0,
     group: Annotated[str, typer.Option(help="name of these joiners: they share the log's partitions")] = "labels",
     until_end: Annotated[bool, typer.Option("--until-end", help="stop when the log is read to its end")] = False,
+    create: Annotated[bool, typer.Option("--create", help="make LOG where there is none, and wait for what comes; else an error")] = False,
+    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="tell Prometheus at this port; 0: any that is free")] = None,
+    metrics_host: Annotated[str, typer.Option(help="address for it; 0.0.0.0 for all")] = "127.0.0.1",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no lines about how it goes, only the result")] = False,
 ) -> None:
     """Label waiting: impressions wait for their feedback and become training rows.
@@ -134,15 +138,24 @@ def wait(
     pause = None if idle is None else _span("--idle", idle) / 1000
     older = None if retain is None else _span("--retain", retain)
     schema = None if config is None else _schema(config)
-    logs = [open_log(log), open_log(to), *([open_log(dead)] if dead else [])]
+    logs = [_there(log, create), open_log(to), *([open_log(dead)] if dead else [])]
     joiner = Joiner(logs[0], logs[1], settings, state, dead=logs[2] if dead else None, group=group, schema=schema, every=every, idle=pause,
                     retain=older)  # fmt: skip
+    measures = None
+    if metrics_port is not None:
+        from prerank.stream.measures import Measures, answer
+
+        measures = Measures()
+        typer.echo(f"metrics: {answer(measures.registry, metrics_port, metrics_host)}", err=True)
     stopped: list[int] = []
     before = {name: signal.signal(name, lambda number, frame: stopped.append(number)) for name in (signal.SIGTERM, signal.SIGINT)}
-    tell = time.monotonic() + TELL
+    tell, measured = time.monotonic() + TELL, 0.0
 
     def stop() -> bool:
-        nonlocal tell
+        nonlocal tell, measured
+        if measures is not None and time.monotonic() >= measured + MEASURE:
+            measured = time.monotonic()
+            measures.tell(joiner)
         if not quiet and time.monotonic() >= tell:
             tell = time.monotonic() + TELL
             typer.echo(_told(joiner.counts()), err=True)
@@ -157,6 +170,17 @@ def wait(
         for opened in logs:
             opened.close()
     typer.echo(_told(counts))
+
+
+def _there(log: str, create: bool) -> Any:
+    """The log of events. Raises NoLogError: a mistyped address would wait for ever."""
+    from prerank.stream import open_log
+    from prerank.stream.log import NoLogError
+
+    try:
+        return open_log(log, create=create)
+    except NoLogError as error:
+        raise NoLogError(f"{error}; whoever sends events makes it, and --create waits for one that nobody has made yet") from None
 
 
 def _told(counts: dict[str, int]) -> str:

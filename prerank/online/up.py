@@ -176,7 +176,7 @@ def _processes(folder: Path, say: Callable[[str], None]) -> Iterator[tuple[Calla
     verbs = {
         "server": ["serve", str(folder / "generations"), "--port", "0", "--follow", "0.5"],
         "label waiting": ["events", "wait", events, "--to", rows, "--state", str(folder / "labels"), "--kind", f"click={WINDOW}",
-                          "--lateness", "1s", "--idle", "1s", "--dead", f"sqlite:///{folder / 'dead.db'}", "-q"],
+                          "--lateness", "1s", "--idle", "1s", "--dead", f"sqlite:///{folder / 'dead.db'}", "--create", "-q"],
         "trainer": ["online", "-c", str(folder / "up.yaml"), "--resume", "-q"],
     }  # fmt: skip
     logs = {name: folder / f"{name.replace(' ', '-')}.log" for name in verbs}

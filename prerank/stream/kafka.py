@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from prerank.stream.claims import Claim, holder
-from prerank.stream.log import TTL, Entry, Lease, LogError, beyond, check_partition, refuse, spread
+from prerank.stream.log import TTL, Entry, Lease, LogError, NoLogError, beyond, check_partition, refuse, spread
 
 CLAIMS = 5000  # records of the leases that are read again: far more than are written in one lease's time
 
@@ -51,7 +51,7 @@ class KafkaLog:
         with self._reached():
             self._producer = self._fresh()
             if not create and topic not in self._producer.list_topics(timeout=timeout).topics:
-                raise LogError(f"log '{topic}': the brokers have no such topic")
+                raise NoLogError(f"log '{topic}': the brokers have no such topic")
             self.partitions = self._topic(topic, partitions)
         if partitions not in (None, self.partitions):
             raise LogError(f"log '{topic}': must have {partitions} partitions; the topic has {self.partitions}")

@@ -28,6 +28,10 @@ class LogError(ValueError):
     """A log cannot be reached, is full, or holds something else than was asked of it; the message names it and says why."""
 
 
+class NoLogError(LogError):
+    """There is no such log, and it was not to be made."""
+
+
 class LeaseError(LogError):
     """Another owner has the partition."""
 

@@ -28,7 +28,8 @@ T = TypeVar("T")
 class Part:
     """A claimed partition. Raises LeaseError when another joiner has it, StateError for a state of other settings.
 
-    lost   events that were trimmed before they were read
+    lost    events that were trimmed before they were read
+    begun   counts of the state that it goes on from
     """
 
     def __init__(self, partition: int, events: Log, rows: Log, dead: Log | None, settings: Waiting,
@@ -48,6 +49,7 @@ class Part:
             self.waiting.restore(state)
             self._sent, self._told = sent, self.waiting.offset
         self._saved = self.waiting.offset
+        self.begun = dict(self.waiting.counts)
 
     def step(self, wait: float) -> int:
         """Reads some entries and appends what they made ready -> how many were read. Raises LogError; then call it again."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from prerank.stream.log import TTL, Entry, Lease, LogError, beyond, check_partition, refuse, spread
+from prerank.stream.log import TTL, Entry, Lease, LogError, NoLogError, beyond, check_partition, refuse, spread
 
 CHUNK = 1000  # messages a script: others get their turn in between
 _APPEND = """
@@ -75,7 +75,7 @@ class RedisLog:
                 self._client.set(self._key("partitions"), partitions or 1, nx=True)
             held = self._client.get(self._key("partitions"))
         if held is None:
-            raise LogError(f"log '{name}': the server has none of that name")
+            raise NoLogError(f"log '{name}': the server has none of that name")
         self.partitions = int(held)
         if partitions not in (None, self.partitions):
             raise LogError(f"log '{name}': must have {partitions} partitions; it was made with {self.partitions}")

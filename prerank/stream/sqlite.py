@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from prerank.stream.log import TTL, Entry, Lease, LogError, beyond, check_partition, refuse, spread
+from prerank.stream.log import TTL, Entry, Lease, LogError, NoLogError, beyond, check_partition, refuse, spread
 
 POLL = 0.002, 0.02  # seconds between looks at a quiet log, from the first to the last
 _SCHEMA = """
@@ -47,7 +47,7 @@ class SqliteLog:
         if partitions is not None and partitions < 1:
             raise ValueError(f"partitions: must be at least 1; got {partitions}")
         if not create and not self.path.exists():
-            raise LogError(f"log '{self.name}': there is no such file")
+            raise NoLogError(f"log '{self.name}': there is no such file")
         with self._opened():
             self._db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import polars as pl
 import pytest
 from typer.testing import CliRunner
@@ -86,6 +87,7 @@ def test_values_of_wrong_types_are_refused_by_a_runs_config(log, tmp_path):
     (("wait", "LOG", "--to", "LOG", "--state", "S", "--kind", "click"), "--kind 'click': must look like click=10m"),
     (("wait", "LOG", "--to", "LOG", "--state", "S", "--kind", "click=ten"), "kinds.click.window: a time span must be a number"),
     (("wait", "LOG", "--to", "LOG", "--state", "S", "--kind", "click=1m", "--idle", "x"), "--idle: a time span must be"),
+    (("wait", "LOG", "--to", "LOG", "--state", "S", "--kind", "click=1m"), "e.db': there is no such file; whoever sends events makes it"),
     (("replay", "none.parquet", "--to", "LOG"), "'none.parquet': cannot be read as Parquet"),
     (("replay", "none.parquet", "--to", "LOG", "--speed", "fast"), "--speed: must be max, or a number above 0 and x"),
 ])  # fmt: skip
@@ -94,3 +96,29 @@ def test_mistakes_are_one_line(arguments, told, tmp_path):
     assert code == 2
     assert told in err
     assert "Traceback" not in err
+    assert arguments[0] != "wait" or not (tmp_path / "e.db").exists()
+
+
+def test_a_log_that_nobody_has_made_yet_is_waited_for_when_asked(tmp_path):
+    log, to = (f"sqlite:///{tmp_path}/{name}.db" for name in ("events", "rows"))
+    code, out, _ = run("wait", log, "--to", to, "--state", str(tmp_path / "s"), "--kind", "click=1m", "--create", "--until-end", "-q")
+    assert (code, out) == (0, "nothing yet\n")
+    assert (tmp_path / "events.db").exists()
+
+
+def test_prometheus_is_told(log, tmp_path):
+    to, port = f"sqlite:///{tmp_path}/rows.db", 0
+    command = [sys.executable, "-m", "prerank", "events", "wait", log, "--to", to, "--state", str(tmp_path / "s"), "--kind", "click=10m",
+               "--metrics-port", str(port), "-q"]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        url, deadline, page = line.removeprefix("metrics: ").strip(), time.monotonic() + 30, ""
+        while 'what="rows"} 2.0' not in page and time.monotonic() < deadline:
+            page = httpx.get(url).text
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    assert 'prerank_labels_total{partition="0",what="rows"} 2.0' in page
+    assert 'prerank_labels_watermark_seconds{partition="0"} 3547.0' in page  # the tick, less a minute
+    assert 'prerank_labels_lag{partition="0"} 0.0' in page
