@@ -53,6 +53,8 @@ def abtest(
 
     if not rate and not value:
         raise ConfigError("abtest: give at least one --rate or --value to compare")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is told of before anything is computed
     columns = Columns(arm, user, tuple(rate or ()), tuple(value or ()), latency, request, time,
                       experiment_column if experiment else None, experiment)  # fmt: skip
     record = compare(read(rows, columns), Settings(control, _shares(share or []), level))

@@ -73,6 +73,8 @@ def consistency(
     kind = next((k for k in kinds if k == logits), None)
     if kind is None:
         raise ConfigError(f"--logits: unknown '{logits}'{nearest(logits, kinds)}")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is told of before anything is computed
     settings = Settings(tuple(at or (10, 100)), keep, show, rbo_p, resamples, level, seed)
     bounds = load(thresholds) if thresholds else None
     if scored is not None:

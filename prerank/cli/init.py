@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SAMPLE = 200_000  # rows of each table that are looked at
 TRAIN = 0.7  # of the rows: what the split that is written leaves
 REPEATED = 2.0  # rows an id from which on it has a history worth the name
+STREAM = "left out: `prerank online` does not take it, its sums are of the whole of train"
 MEMORY = 20_000_000  # train rows up to which histories, held in memory whole, are proposed
 
 
@@ -29,6 +30,7 @@ def init(
     item_id: Annotated[str | None, typer.Option(help="column of the item id; default: guessed")] = None,
     time: Annotated[str | None, typer.Option(help="column of the time; default: guessed")] = None,
     label: Annotated[str | None, typer.Option(help="column of the label; default: guessed")] = None,
+    online: Annotated[bool, typer.Option("--online", help="for `prerank online`, too: its section, and nothing that it refuses")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an existing config")] = False,
 ) -> None:
     """Guess what the columns of a log mean and write a commented config.
@@ -40,6 +42,8 @@ def init(
         prerank init log.csv --users users.csv --items items.csv -o my.yaml
 
         prerank init log.csv --user-id member --label bought
+
+        prerank init log.parquet --online
     """
     from prerank.cli.guess import guess
     from prerank.config import ConfigError, parse
@@ -53,7 +57,7 @@ def init(
     named = {"user_id": user_id, "item_id": item_id, "time": time, "label": label}
     found = guess(frames["log"], frames.get("users"), frames.get("items"), named=named)
     paths = {role: str(p) for role, p in (("log", log), ("users", users), ("items", items)) if p}
-    text = render(found, paths, frames["log"], samples["log"][1])
+    text = render(found, paths, frames["log"], samples["log"][1], online=online)
     _check(text, parse)
     _write(output, text)
     fields = [f["name"] for f in found.features]
@@ -61,7 +65,7 @@ def init(
     typer.echo(f"next: read it once, then prerank validate {output}")
 
 
-def render(found: Guess, paths: dict[str, str], log: pl.DataFrame, rows: float) -> str:
+def render(found: Guess, paths: dict[str, str], log: pl.DataFrame, rows: float, online: bool = False) -> str:
     """The config as text; every guess has its reason beside it. rows: of the whole log, which the frame is a sample of."""
     stem = Path(paths["log"]).stem.replace(".", "-") or "prerank"
     return "\n".join(
@@ -85,7 +89,7 @@ def render(found: Guess, paths: dict[str, str], log: pl.DataFrame, rows: float) 
             *_features(found),
             *_left_out(found),
             "",
-            *_model(against := _against_histories(found, log, rows)),
+            *_model(against := STREAM if online else _against_histories(found, log, rows)),
             "",
             "objective:",
             "  - {loss: logloss}",
@@ -100,6 +104,7 @@ def render(found: Guess, paths: dict[str, str], log: pl.DataFrame, rows: float) 
             "  seed: 0",
             "",
             f"output: {_scalar('runs/' + stem)}",
+            *(_online(stem, found.label[1]["column"]) if online else []),
             "",
         ]
     )
@@ -123,6 +128,21 @@ def _sample(path: Path, role: str) -> tuple[pl.DataFrame, float]:
     return pl.concat(parts, how="vertical_relaxed").head(SAMPLE), table.rows if rows >= SAMPLE else rows
 
 
+def _online(stem: str, column: str) -> list[str]:
+    """The section of `prerank online`, and how its parts are started."""
+    first, rows = f"runs/{stem}-first", f"{stem}-rows.db"
+    return [
+        "",
+        f"# prerank train: with --set output={_scalar(first)}; export that run into the folder of generations.",
+        f"# prerank events wait: with --kind {_scalar(column)}=10m, the label's column and how long it is waited for. docs/operations.md",
+        "online:",
+        f"  rows: {_scalar(f'sqlite:///{rows}')}  # what label waiting writes; redis:// and kafka:// alike",
+        f"  start: {_scalar(first)}  # the first weights",
+        "  checkpoint: 10s",
+        f"  publish: {{folder: {_scalar(f'runs/{stem}-generations')}, every: 5s, deltas: 20}}  # what `prerank serve` follows",
+    ]
+
+
 def _optional(key: str, column: str | None, meaning: str) -> list[str]:
     return [f"  {key}: {_scalar(column)}" if column else f"  # {key}:  # {meaning}"]
 
@@ -142,7 +162,7 @@ def _against_histories(found: Guess, log: pl.DataFrame, rows: float) -> str | No
 
 def _model(against: str | None) -> list[str]:
     history = f"# id_history: true  # {against}" if against else (
-        "id_history: true  # and what the id did: on MovieLens-1M, MF has AUC .9028, with histories and features .9133 (docs/results.md)"
+        "id_history: true  # and what the id did: MovieLens-1M's MF has AUC .9028, with it .9133 (docs/results.md); `online` refuses it"
     )  # fmt: skip
     return [
         "model:",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from prerank.config import ConfigError
 from prerank.online.trainer import Told
+from prerank.stream.measures import answer
 
 
 class Measures:
@@ -36,10 +36,6 @@ class Measures:
             for metric, value in numbers.items():
                 self.quality.labels(label, metric).set(value)
 
-    def serve(self, port: int) -> int:
-        """Answer /metrics on this machine alone, for as long as the process lives; returns the port."""
-        try:
-            server, _ = start_http_server(port, addr="127.0.0.1", registry=self._registry)
-        except OSError as error:
-            raise ConfigError(f"--metrics-port {port}: {error.strerror}; choose another") from None
-        return int(server.server_port)
+    def serve(self, port: int, host: str = "127.0.0.1") -> str:
+        """Answer /metrics for as long as the process lives; returns the address. Raises ConfigError."""
+        return answer(self._registry, port, host)

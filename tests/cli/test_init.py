@@ -100,6 +100,21 @@ def test_the_model_that_is_proposed(files, tmp_path):
     assert all(any(fnmatch(name, pattern) for name in names) for pattern in groups)
 
 
+def test_for_a_stream_there_is_the_section_and_nothing_that_it_refuses(files, tmp_path):
+    init(files, tmp_path / "c.yaml", "--online")
+    config, text = load(tmp_path / "c.yaml"), (tmp_path / "c.yaml").read_text()
+    assert "id_history" not in config.model.options
+    assert "# id_history: true  # left out: `prerank online` does not take it" in text
+    assert not [g for g in config.training.optimizer.groups if "history" in g.match]
+    assert config.online is not None
+    assert (config.online.rows, config.online.start) == ("sqlite:///log-rows.db", "runs/log-first")
+    assert config.online.publish is not None
+    assert config.output != config.online.start
+    assert "--kind is_click=10m" in text  # as the label's column is called
+    init(files, tmp_path / "c.yaml", "--force")
+    assert load(tmp_path / "c.yaml").online is None
+
+
 def test_what_it_writes_trains(files, tmp_path, monkeypatch):
     monkeypatch.setenv("PRERANK_CACHE", str(tmp_path / "cache"))
     init(files, tmp_path / "c.yaml")

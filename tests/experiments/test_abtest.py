@@ -137,3 +137,10 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         assert refused.exit_code == 2
         assert message in refused.output
     assert "at least one --rate" in CliRunner().invoke(app, [*call[:4]]).output
+
+
+def test_a_folder_that_cannot_be_made_is_told_of_first(tmp_path: Path) -> None:
+    (tmp_path / "report").write_text("a file")
+    call = ["abtest", str(tmp_path / "none.parquet"), "--control", "old", "--rate", "click", "--out", str(tmp_path / "report")]
+    done = CliRunner().invoke(app, call)
+    assert (done.exit_code, done.stderr) == (2, f"error: '{tmp_path / 'report'}': File exists\n")
