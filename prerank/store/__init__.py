@@ -2,12 +2,15 @@
 
 from prerank.store.contract import Memory, SpaceError, Store, StoreError, averaged, check_decay, check_width
 from prerank.store.ema import EmaCache
+from prerank.store.history import History, check_history
 from prerank.store.lmdb import LmdbFile, LmdbStore
 from prerank.store.memory import MemoryStore
+from prerank.store.moment import Moment
 from prerank.store.outside import Outside
 from prerank.store.redis import RedisStore
+from prerank.store.stamp import Done, Stamp
 
 __all__ = [
-    "EmaCache", "LmdbFile", "LmdbStore", "Memory", "MemoryStore", "Outside", "RedisStore", "SpaceError", "Store", "StoreError", "averaged",
-    "check_decay", "check_width",
+    "Done", "EmaCache", "History", "LmdbFile", "LmdbStore", "Memory", "MemoryStore", "Moment", "Outside", "RedisStore", "SpaceError",
+    "Stamp", "Store", "StoreError", "averaged", "check_decay", "check_history", "check_width",
 ]  # fmt: skip

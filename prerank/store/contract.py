@@ -7,6 +7,14 @@
 Rules of `blend`, the same in every store (REFERENCE 1.6): vectors of one id in one call are averaged first and blended once, so
 that their order does not matter; a first sighting sets the vector (zeros are no evidence); without a decay the vector is the
 mean of all that was ever written. An id is seen when its count, of vectors and not of calls, is above 0.
+
+    store.get(ids, asof=time)               as it was known then: store/history.py
+    store.blend(.., stamp=Stamp(..))        what the writer has blended before is left out: store/stamp.py
+    store.done(writer)                      how far it has come
+
+Rules of time: a blend belongs to the tick of its stamp's `known`, and of that of the id's newest state where that is later. A read as of
+a time sees blends of ticks before the time's own. Of what is older than `keep` an id has no state: it was never seen, and never is
+anything newer shown in its place. What is blended without a stamp changes the newest state and not its tick; what is put was always so.
 """
 
 from __future__ import annotations
@@ -15,6 +23,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from prerank.store.stamp import Done, Stamp
 
 
 class StoreError(ValueError):
@@ -46,16 +56,22 @@ class Store(Protocol):
 
     width: int
 
-    def get(self, ids: Tensor) -> Memory:
-        """Raises StoreError when the store cannot be reached."""
+    def get(self, ids: Tensor, asof: int | None = None) -> Memory:
+        """asof, milliseconds: as it was known then; None: newest. Raises StoreError when the store cannot be reached, ValueError for
+        a time in a store without history."""
         ...
 
     def put(self, ids: Tensor, memory: Memory) -> None:
         """Raises StoreError when the store cannot be reached."""
         ...
 
-    def blend(self, ids: Tensor, vectors: Tensor, decay: float | None, ts: Tensor) -> None:
-        """ids [n], vectors [n, K], decay of the old value (None: cumulative mean), ts [n] milliseconds. Raises StoreError."""
+    def blend(self, ids: Tensor, vectors: Tensor, decay: float | None, ts: Tensor, stamp: Stamp | None = None) -> None:
+        """ids [n], vectors [n, K], decay of the old value (None: cumulative mean), ts [n] milliseconds; who writes, and when it was
+        known (None: nobody asks). Raises StoreError."""
+        ...
+
+    def done(self, writer: str) -> Done:
+        """How far a writer has come. Raises StoreError."""
         ...
 
     def clear(self) -> None:

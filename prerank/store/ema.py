@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prerank.store.contract import Memory, SpaceError, Store, StoreError, check_decay
+from prerank.store.moment import Moment
 from prerank.store.outside import Outside
+from prerank.store.stamp import Stamp
 
 HOUR = 3_600_000  # milliseconds
 
@@ -27,6 +29,10 @@ class EmaCache(nn.Module):
 
     `clock` is the latest time that was ever written at, so that an id's age is known without asking what time it is: the
     same in training, in replay, and in a generation. Where the log has no times, a write is an hour (our choice).
+    `moment`, which a stream's trainer sets, is that of the batch that is being learned: memory is read as of then, ages are told by
+    then, and what is written bears the offsets of its rows. None: the newest is read.
+    `moment`, where a stream's trainer sets one, is when its batch is learned: it is read as of then, ages are told by then, and what
+    is written bears the offsets of its rows.
     """
 
     def __init__(self, store: Store, decay: float = 0.8, mode: Literal["ema", "mean"] = "ema", normalise: bool = False) -> None:
@@ -37,6 +43,7 @@ class EmaCache(nn.Module):
         self.store = store
         self.decay = decay if mode == "ema" else None
         self.normalise = normalise
+        self.moment: Moment | None = None
         self.register_buffer("clock", torch.zeros((), dtype=torch.int64))
         self.clock: Tensor
 
@@ -48,7 +55,7 @@ class EmaCache(nn.Module):
     @torch.no_grad()
     def read(self, ids: Tensor) -> Memory:
         """[n] -> what is remembered of them; nothing of it wants a gradient."""
-        return self.store.get(ids)
+        return self.store.get(ids, None if self.moment is None else self.moment.asof)
 
     def cold(self) -> str | None:
         """Why a store outside the model has nothing to tell: it cannot be reached, or is empty. Raises SpaceError."""
@@ -62,13 +69,15 @@ class EmaCache(nn.Module):
             return str(error)
 
     def age(self, memory: Memory) -> Tensor:
-        """Hours from when an id was last written to the latest write of all; 0 for one that was never seen.  # [n] float32"""
-        hours = (self.clock - memory.last).clamp(min=0).float() / HOUR
+        """Hours from when an id was last written to the moment, or to the latest write of all; 0 for one never seen.  # [n] float32"""
+        now = self.clock if self.moment is None or self.moment.asof is None else self.moment.asof
+        hours = (now - memory.last).clamp(min=0).float() / HOUR
         return hours * (memory.counts > 0)
 
     @torch.no_grad()
-    def write(self, ids: Tensor, vectors: Tensor, ts: Tensor | None = None) -> None:
-        """ids [n], vectors [n, K], ts [n] milliseconds or None. Raises ValueError for vectors of another width or with NaN."""
+    def write(self, ids: Tensor, vectors: Tensor, ts: Tensor | None = None, rows: Tensor | None = None) -> None:
+        """ids [n], vectors [n, K], ts [n] milliseconds or None, the batch's rows [n] that they are of. Raises ValueError for vectors of
+        another width or with NaN."""
         if vectors.shape[1] != self.width:
             raise ValueError(f"cached vectors: must be {self.width} wide; got {vectors.shape[1]}")
         vectors = vectors.detach().float()
@@ -79,7 +88,7 @@ class EmaCache(nn.Module):
             ts = self.clock.expand(len(ids))
         elif len(ts):
             torch.maximum(self.clock, ts.max(), out=self.clock)
-        self.store.blend(ids, F.normalize(vectors, dim=1) if self.normalise else vectors, self.decay, ts)
+        self.store.blend(ids, F.normalize(vectors, dim=1) if self.normalise else vectors, self.decay, ts, self._stamp(rows))
 
     @torch.no_grad()
     def forget(self, ids: Tensor) -> None:
@@ -91,3 +100,9 @@ class EmaCache(nn.Module):
         """As at birth."""
         self.store.clear()
         self.clock.zero_()
+
+    def _stamp(self, rows: Tensor | None) -> Stamp | None:
+        if self.moment is None:
+            return None
+        assert rows is not None, "a moment's vectors are of rows"
+        return Stamp(self.moment.writer, self.moment.offsets.to(rows.device)[rows], self.moment.known)

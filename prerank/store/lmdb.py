@@ -5,6 +5,7 @@
 
 A call of `blend` is one transaction: processes that blend at once wait for each other and lose nothing. 10^7 ids of K = 64
 took 326 bytes an id on disk (16 + 4 K of them the value), so that 10^8 want 33 GB; reading 8,192 of them took 113 ms, blending 246.
+Older states and how far a writer has come are written in the transaction that blends: what was killed has blended a call or has not.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from typing import Any
 
 from torch import Tensor
 
-from prerank.store.contract import Memory, SpaceError, StoreError, averaged, blended, check_decay, check_width
-from prerank.store.packed import pack, unpack
+from prerank.store.claim import agreed, claim, ticks
+from prerank.store.contract import Memory, StoreError, averaged, blended, check_decay, check_width
+from prerank.store.history import History, check_history, ticked
+from prerank.store.packed import chained, pack, unpack
+from prerank.store.stamp import Done, Marker, Stamp
 
 
 class LmdbFile:
@@ -36,23 +40,26 @@ class LmdbFile:
         try:
             self.env: Any = self._lmdb.open(os.fspath(path), map_size=map_size, subdir=False, max_dbs=64, sync=sync, metasync=sync)
             self._meta = self.env.open_db(b"spaces")
+            self.writers = self.env.open_db(b"writers")
         except (self._lmdb.Error, OSError) as error:
             raise StoreError(f"store '{path}': cannot be opened: {error}") from None
 
-    def store(self, name: str, width: int, space: str) -> LmdbStore:
-        """The store of a name. Raises StoreError when what the file holds under it is of another width or space.
+    def store(self, name: str, width: int, space: str, history: History | None = None) -> LmdbStore:
+        """The store of a name. Raises StoreError when what the file holds under it is of another width, space or history.
 
-        space   what its ids and vectors mean: a fingerprint of vocabulary and model
+        space     what its ids and vectors mean: a fingerprint of vocabulary and model
+        history   how far back it can be read; None: as whoever made it said
         """
         check_width(width)
-        claim = f"{width} {space}".encode()
-        with self.env.begin(write=True) as transaction:
-            held = transaction.get(name.encode(), db=self._meta)
-            if held is None:
-                transaction.put(name.encode(), claim, db=self._meta)
-        if held not in (None, claim):
-            raise SpaceError(f"store '{self.path}', '{name}': must be of width and space '{claim.decode()}'; it holds '{held.decode()}'")
-        return LmdbStore(self, name, width)
+        check_history(history)
+        said, of_time = claim(width, space), ticks(history)
+        with self.env.begin(db=self._meta, write=True) as transaction:
+            held, kept = (transaction.get(key) for key in (name.encode(), f"{name}\0history".encode()))
+            found = agreed(f"{self.path}', '{name}", said, held, history, kept)
+            transaction.put(name.encode(), said)
+            if of_time is not None:
+                transaction.put(f"{name}\0history".encode(), of_time)
+        return LmdbStore(self, name, width, found)
 
     def close(self) -> None:
         """Stores of it are of no use afterwards."""
@@ -62,40 +69,54 @@ class LmdbFile:
 class LmdbStore:
     """See the module's first lines; made by `LmdbFile.store`. Ids are any int64."""
 
-    def __init__(self, file: LmdbFile, name: str, width: int) -> None:
-        self.width, self.name = width, f"{file.path}, {name}"
+    def __init__(self, file: LmdbFile, name: str, width: int, history: History | None) -> None:
+        self.width, self.history, self.name = width, history, f"{file.path}, {name}"
         self._env, self._lmdb, self._file = file.env, file._lmdb, file  # which stays open as long as its stores are used
-        self._db = file.env.open_db(name.encode())
+        self._db, self._writers = file.env.open_db(name.encode()), file.writers
+        self._prefix = name.encode() + b"\0"
 
-    def get(self, ids: Tensor) -> Memory:
-        """[n] -> what is held of them, on the ids' device."""
+    def get(self, ids: Tensor, asof: int | None = None) -> Memory:
+        """[n] -> what is held of them, or was known at a time, on the ids' device. Raises ValueError for a time without a history."""
+        tick = ticked(self.history, asof)
         with self._env.begin(db=self._db) as transaction:
             values = [transaction.get(key) for key in _keys(ids)]
-        return Memory(*(part.to(ids.device) for part in unpack(values, self.width, self.name)))
+        return Memory(*(part.to(ids.device) for part in unpack(values, self.width, self.name, tick)))
 
     def put(self, ids: Tensor, memory: Memory) -> None:
         """As given. Raises StoreError when the file is full."""
         self._write(list(zip(_keys(ids), pack(memory), strict=True)))
 
-    def blend(self, ids: Tensor, vectors: Tensor, decay: float | None, ts: Tensor) -> None:
+    def blend(self, ids: Tensor, vectors: Tensor, decay: float | None, ts: Tensor, stamp: Stamp | None = None) -> None:
         """See store/contract.py. Raises StoreError when the file is full, ValueError for a decay outside (0, 1)."""
         check_decay(decay)
         if len(ids) == 0:
             return
-        distinct, new = averaged(ids.cpu(), vectors.detach().float().cpu(), ts.cpu())
-        keys = _keys(distinct)
+        ids, vectors, ts = ids.cpu(), vectors.detach().float().cpu(), ts.cpu()
         try:
             with self._env.begin(db=self._db, write=True) as transaction:
-                old = unpack([transaction.get(key) for key in keys], self.width, self.name)
-                for key, value in zip(keys, pack(blended(old, new, decay)), strict=True):
-                    transaction.put(key, value)
+                if stamp is not None:
+                    marker = self._marker(transaction, stamp.writer)
+                    fresh = marker.fresh(stamp.offsets.cpu(), ids)
+                    ids, vectors, ts = ids[fresh], vectors[fresh], ts[fresh]
+                    moved = marker.moved(int(stamp.offsets.max()))
+                    transaction.put(self._prefix + stamp.writer.encode(), moved.pack(), db=self._writers)
+                if len(ids):
+                    self._blend(transaction, *averaged(ids, vectors, ts), decay, None if stamp is None else stamp.known)
         except self._lmdb.Error as error:
             raise StoreError(f"store '{self.name}': cannot be written: {error}") from None
+
+    def done(self, writer: str) -> Done:
+        """How far a writer has come."""
+        with self._env.begin() as transaction:
+            return self._marker(transaction, writer).done
 
     def clear(self) -> None:
         """Forget everything."""
         with self._env.begin(write=True) as transaction:
             transaction.drop(self._db, delete=False)
+            cursor = transaction.cursor(db=self._writers)
+            while cursor.set_range(self._prefix) and cursor.key().startswith(self._prefix):
+                cursor.delete()
 
     def __len__(self) -> int:
         with self._env.begin(db=self._db) as transaction:
@@ -103,6 +124,17 @@ class LmdbStore:
 
     def __repr__(self) -> str:
         return f"<LmdbStore {self.name}: {len(self):,} ids x {self.width}>"
+
+    def _marker(self, transaction: Any, writer: str) -> Marker:
+        return Marker.unpack(transaction.get(self._prefix + writer.encode(), db=self._writers))
+
+    def _blend(self, transaction: Any, ids: Tensor, new: Memory, decay: float | None, known: int | None) -> None:
+        keys = _keys(ids)
+        held = [transaction.get(key) for key in keys]
+        states = pack(blended(unpack(held, self.width, self.name), new, decay))
+        tick = None if self.history is None or known is None else self.history.at(known)
+        for key, value, state in zip(keys, held, states, strict=True):
+            transaction.put(key, chained(value, state, tick, self.history))
 
     def _write(self, items: list[tuple[bytes, bytes]]) -> None:
         try:

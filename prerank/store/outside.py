@@ -12,8 +12,10 @@ from weakref import WeakValueDictionary
 from torch import Tensor
 
 from prerank.store.contract import Memory, Store, StoreError
+from prerank.store.history import History, check_history
 from prerank.store.lmdb import LmdbFile
 from prerank.store.redis import RedisStore
+from prerank.store.stamp import Done, Stamp
 
 _FILES: WeakValueDictionary[Path, LmdbFile] = WeakValueDictionary()  # a process may open a file only once
 
@@ -25,27 +27,34 @@ class Outside:
     name      of the store there
     width     K
     space     what its ids and vectors mean; a store of another space is refused when it is opened
+    history   how far back it can be read; None: as far as the store that is there
     """
 
-    def __init__(self, address: str, name: str, width: int, space: str) -> None:
-        self.address, self.name, self.width, self.space = address, name, width, space
+    def __init__(self, address: str, name: str, width: int, space: str, history: History | None = None) -> None:
+        check_history(history)
+        self.address, self.name, self.width, self.space, self.history = address, name, width, space, history
         self._store: Store | None = None
 
     def begin(self) -> None:
         """Open it, made where there is none. Raises StoreError."""
         self._opened(make=True)
 
-    def get(self, ids: Tensor) -> Memory:
-        """[n] -> what is held of them. Raises StoreError when it cannot be reached, is not there, or is of another space."""
-        return self._opened().get(ids)
+    def get(self, ids: Tensor, asof: int | None = None) -> Memory:
+        """[n] -> what is held of them, or was known at a time. Raises StoreError when it cannot be reached, is not there, or is of
+        another space."""
+        return self._opened().get(ids, asof)
 
     def put(self, ids: Tensor, memory: Memory) -> None:
         """As given. Raises StoreError."""
         self._opened(make=True).put(ids, memory)
 
-    def blend(self, ids: Tensor, vectors: Tensor, decay: float | None, ts: Tensor) -> None:
+    def blend(self, ids: Tensor, vectors: Tensor, decay: float | None, ts: Tensor, stamp: Stamp | None = None) -> None:
         """See store/contract.py. Raises StoreError."""
-        self._opened(make=True).blend(ids, vectors, decay, ts)
+        self._opened(make=True).blend(ids, vectors, decay, ts, stamp)
+
+    def done(self, writer: str) -> Done:
+        """How far a writer has come. Raises StoreError."""
+        return self._opened(make=True).done(writer)
 
     def clear(self) -> None:
         """Forget everything. Raises StoreError."""
@@ -64,9 +73,10 @@ class Outside:
     def _opened(self, make: bool = False) -> Store:
         if self._store is None:
             if self.address.startswith("lmdb:"):
-                self._store = _file(Path(self.address.removeprefix("lmdb:")), make).store(self.name, self.width, self.space)
+                file = _file(Path(self.address.removeprefix("lmdb:")), make)
+                self._store = file.store(self.name, self.width, self.space, self.history)
             else:
-                self._store = RedisStore(self.address, self.name, self.width, self.space)
+                self._store = RedisStore(self.address, self.name, self.width, self.space, self.history)
         return self._store
 
 

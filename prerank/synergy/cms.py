@@ -43,7 +43,7 @@ class RankerMemory:
             raise ValueError("cms: needs the ranking model's hidden vectors of the batch; got none")
         if h.shape[1] != self.cache.width:
             raise ValueError(f"cms: the ranking model's hidden vectors must be {self.cache.width} wide; got {h.shape[1]}")
-        self.cache.write(ids[rows.on(self.side)], h, rows.ts(batch))
+        self.cache.write(ids[rows.on(self.side)], h, rows.ts(batch), rows.lists)
 
     def reset(self) -> None:
         """As at birth."""

@@ -46,7 +46,7 @@ class CrossMemory:
         for cache, chosen in ((self.positive, liked), (self.negative, ~liked)):
             if cache is not None:
                 one = rows.at(chosen)
-                cache.write(ids[one.on(self.side)], vectors[one.on(other)], one.ts(batch))
+                cache.write(ids[one.on(self.side)], vectors[one.on(other)], one.ts(batch), one.lists)
 
     def reset(self) -> None:
         """As at birth."""
