@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +22,8 @@ def online(
     lockstep: Annotated[bool, typer.Option("--lockstep", help="full batches only: equal rows give equal weights, bit for bit")] = False,
     until_empty: Annotated[bool, typer.Option("--until-empty", help="stop when no rows are left")] = False,
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="tell Prometheus at this port; 0: any that is free")] = None,
+    metrics_host: Annotated[str, typer.Option(help="address for it; 0.0.0.0 for all")] = "127.0.0.1",
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="event files for TensorBoard, in the folder tensorboard of the output")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only the result")] = False,
 ) -> None:
     """Learn from a stream: predict, score, learn, observe; publish generations that servers follow.
@@ -39,18 +41,22 @@ def online(
     """
     from prerank.config import ConfigError, load
     from prerank.online import train_online
+    from prerank.online.tensorboard import TensorBoard
+    from prerank.online.view import live, of_trainer
 
     if resume and overwrite:
         raise ConfigError("online: --resume continues a run and --overwrite discards it; give one of them")
     telling = Telling(quiet)
     settings = load(config, set_ or [])
-    listeners = [lambda told: telling.say(_line(told))]
+    listeners: list[Callable[[Told], None]] = []
     if metrics_port is not None:
         from prerank.online.measures import Measures
 
         measures = Measures()
-        telling.say(f"metrics: http://127.0.0.1:{measures.serve(metrics_port)}/metrics")
+        telling.say(f"metrics: {measures.serve(metrics_port, metrics_host)}")
         listeners.append(measures.tell)
+    if tensorboard:
+        listeners.append(TensorBoard(Path(settings.output) / "tensorboard").tell)
 
     def told(state: Told) -> None:
         for listener in listeners:
