@@ -58,23 +58,15 @@ def online(
     if tensorboard:
         listeners.append(TensorBoard(Path(settings.output) / "tensorboard").tell)
 
-    def told(state: Told) -> None:
-        for listener in listeners:
-            listener(state)
+    with live(telling.console, "prerank online", quiet=quiet) as show:
+        listeners.append(lambda state: show(of_trainer(state)))
 
-    found = train_online(settings, resume=resume, overwrite=overwrite, lockstep=lockstep, until_empty=until_empty, say=telling.say,
-                         told=told)  # fmt: skip
+        def told(state: Told) -> None:
+            for listener in listeners:
+                listener(state)
+
+        found = train_online(settings, resume=resume, overwrite=overwrite, lockstep=lockstep, until_empty=until_empty,
+                             say=telling.say, told=told)  # fmt: skip
     typer.echo(f"{settings.output}: {found.rows:,} rows in {found.batches:,} batches, {found.skipped:,} skipped")
     for label, numbers in (found.metrics or {}).items():
         typer.echo(f"{label:12} " + "  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
-
-
-def _line(told: Told) -> str:
-    """What a terminal shows every few seconds."""
-    parts = [f"{told.rows:,} rows", f"{told.rate:,.0f}/s", f"{told.lag:,} waiting"]
-    for label, numbers in (told.metrics or {}).items():
-        parts.append(f"{label}: AUC {numbers['auc']:.4f} LogLoss {numbers['logloss']:.4f} calibration {numbers['calibration']:.3f}")
-    if told.published:
-        late = "" if math.isnan(told.update_delay) else f", {told.update_delay:.1f} s after the event"
-        parts.append(f"generation {told.published}{late}")
-    return "  ".join(parts)
