@@ -23,7 +23,7 @@ def online(
     until_empty: Annotated[bool, typer.Option("--until-empty", help="stop when no rows are left")] = False,
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="tell Prometheus at this port; 0: any that is free")] = None,
     metrics_host: Annotated[str, typer.Option(help="address for it; 0.0.0.0 for all")] = "127.0.0.1",
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="event files for TensorBoard, in the folder tensorboard of the output")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="event files for TensorBoard, in OUTPUT/tensorboard")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only the result")] = False,
 ) -> None:
     """Learn from a stream: predict, score, learn, observe; publish generations that servers follow.
