@@ -29,7 +29,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "evaluation": config.Evaluation,
     "cas": config.Cas, "cts": config.Cts, "cms": config.Cms,
     "objective": config.TermConfig, "training": config.Training, "optimizer": config.Optimizer, "groups": config.ParameterGroup,
-    "online": config.Online, "publish": config.Publish, "drift": config.Drift,
+    "online": config.Online, "publish": config.Publish, "recall": config.Recall,
+    "drift": config.Drift,
     "tune": Tune, "range": Range, "latency": Latency,
 }  # fmt: skip
 # Keys whose meaning the pydantic model leaves to their name.

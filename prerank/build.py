@@ -21,7 +21,8 @@ from prerank.losses import LISTWISE, LOSSES, TERMS, LossTerm, Objective, Term
 from prerank.losses.objective import CLICK_ROWS, NEEDS
 from prerank.rankers import RANKERS, Ranker
 from prerank.schema import FIRST, Schema
-from prerank.synergy import apply, widened
+from prerank.store import History
+from prerank.synergy import RankerMemory, apply, teaching, widened
 from prerank.towers import TOWERS, TwoTower
 
 MODELS: dict[str, Callable[..., TwoTower | Ranker]] = {**TOWERS, **RANKERS}
@@ -29,11 +30,12 @@ GIVEN = ("weight", "objective", "stages", "item_id", "item_counts")  # a term's 
 
 
 def model(config: Model, schema: Schema, sizes: Mapping[str, int], synergy: Synergy | None = None, *,
-          space: str | None = None) -> TwoTower | Ranker:  # fmt: skip
+          space: str | None = None, history: History | None = None, apart: bool = False) -> TwoTower | Ranker:  # fmt: skip
     """The model that a config names, with fresh weights: two towers or a ranker. Raises ConfigError.
 
     synergy   what CS3 adds to two towers
     space     of a memory outside the model, see `space`; None: the model holds its memory itself
+    history, apart   of its memories, see `synergy.apply`
     """
     recipe = _named(MODELS, config.name, "model")
     _check_options(recipe, config.options, f"model '{config.name}'", skip=2)
@@ -50,7 +52,7 @@ def model(config: Model, schema: Schema, sizes: Mapping[str, int], synergy: Syne
         if synergy is None:
             return recipe(schema, sizes, **config.options)
         made = recipe(widened(schema, synergy), sizes, **config.options)
-        apply(made, synergy, schema, sizes, hidden, space)
+        apply(made, synergy, schema, sizes, hidden, space, history, apart)
         return made
     except (ValueError, RuntimeError) as error:  # RuntimeError: torch has no memory for it
         raise ConfigError(f"model '{config.name}': {str(error).splitlines()[0]}") from None
@@ -112,6 +114,16 @@ def beside(cms: Cms, schema: Schema, sizes: Mapping[str, int]) -> Ranker:
     made = model(cms.ranker, schema.model_copy(update={"features": features}), sizes)
     assert isinstance(made, Ranker)
     return made
+
+
+def taught(synergy: Synergy | None, schema: Schema, space: str | None, history: History | None) -> list[RankerMemory]:
+    """Memories that the ranking model of CMS fills for others, in a process of its own. Raises ConfigError."""
+    try:
+        if synergy is None or synergy.cms is None:
+            raise ValueError("synergy.cms: a ranking model of its own needs one; there is none")
+        return teaching(synergy, schema, _hidden_width(synergy.cms, schema), space or "", history)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _hidden_width(cms: Cms, schema: Schema) -> int:

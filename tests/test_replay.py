@@ -118,7 +118,7 @@ def test_training_stops_where_a_store_cannot_be_reached(config: Path, tmp_path: 
     assert "store 'prerank cts of user': cannot be reached" in said.output
     said = CliRunner().invoke(app, ["train", "-q", "-c", str(outside(config, tmp_path, "redis://127.0.0.1:1/0"))])
     assert (said.exit_code, said.output.count("\n")) == (2, 1)
-    assert "lies outside the model, which only `prerank replay` fills" in said.output
+    assert "lies outside the model: only `prerank replay` and `prerank online` fill" in said.output
 
 
 def test_a_folder_tells_all(config: Path, tmp_path: Path) -> None:

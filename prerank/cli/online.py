@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +19,9 @@ def online(
     set_: Annotated[list[str] | None, typer.Option("--set", help="override one setting: --set online.rows=sqlite:///rows.db")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the folder's checkpoint; none: begin")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is in the output folder")] = False,
+    role: Annotated[
+        Literal["two-tower", "ranking"], typer.Option("--role", help="ranking: the ranking model of CMS, where online.ranking is apart")
+    ] = "two-tower",
     lockstep: Annotated[bool, typer.Option("--lockstep", help="full batches only: equal rows give equal weights, bit for bit")] = False,
     until_empty: Annotated[bool, typer.Option("--until-empty", help="stop when no rows are left")] = False,
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="tell Prometheus at this port; 0: any that is free")] = None,
@@ -36,6 +39,8 @@ def online(
         prerank online --config online.yaml --resume
 
         prerank online -c online.yaml --set online.publish.folder=generations --metrics-port 9100
+
+        prerank online -c online.yaml --role ranking --resume
 
         prerank online -c online.yaml --lockstep --until-empty
     """
@@ -65,7 +70,7 @@ def online(
             for listener in listeners:
                 listener(state)
 
-        found = train_online(settings, resume=resume, overwrite=overwrite, lockstep=lockstep, until_empty=until_empty,
+        found = train_online(settings, role=role, resume=resume, overwrite=overwrite, lockstep=lockstep, until_empty=until_empty,
                              say=telling.say, told=told)  # fmt: skip
     typer.echo(f"{settings.output}: {found.rows:,} rows in {found.batches:,} batches, {found.skipped:,} skipped")
     for label, numbers in (found.metrics or {}).items():

@@ -11,7 +11,7 @@ from prerank.config.errors import ConfigError, nearest
 from prerank.config.file import checked, dump, load, override, parse, put, read
 from prerank.config.growth import Growth
 from prerank.config.model import Model
-from prerank.config.online import Drift, Online, Publish
+from prerank.config.online import Drift, Online, Publish, Recall
 from prerank.config.run import Config, Optimizer, ParameterGroup, TermConfig, Training
 from prerank.config.stages import Ecpm, Evaluation, Lists, StageColumn, Take, Teacher, monitored
 from prerank.config.synergy import Cas, Cms, Cts, Synergy
@@ -36,6 +36,7 @@ __all__ = [
     "Optimizer",
     "ParameterGroup",
     "Publish",
+    "Recall",
     "Split",
     "StageColumn",
     "Synergy",

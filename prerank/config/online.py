@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from prerank.config.asof import Duration
+from prerank.config.asof import Duration, milliseconds
 from prerank.config.strict import Strict
 
 
@@ -23,6 +23,20 @@ class Drift(Strict):
     limit: float = Field(50.0, gt=0, description="summed deviations above which the alarm is raised")
 
 
+class Recall(Strict):
+    """How far back memories (CTS, CMS) can be read, so that a row is learned with what was known when it was shown."""
+
+    tick: Duration = Field("1m", description="what was known is told to this step; the newest step is never read")
+    keep: Duration = Field("15m", description="how far back; at least the longest window and lateness of label waiting")
+
+    @model_validator(mode="after")
+    def _ticks(self) -> Recall:
+        tick, keep = milliseconds(self.tick), milliseconds(self.keep)
+        if not tick or keep % tick:
+            raise ValueError(f"keep: must be a multiple of tick, which is above 0; got {self.keep} and {self.tick}")
+        return self
+
+
 class Online(Strict):
     """Section `online` of a run: the same data, model and training sections, fed by a log of training rows."""
 
@@ -31,6 +45,10 @@ class Online(Strict):
     start: str | None = Field(None, description="folder of a run whose weights are the first ones; default: drawn anew")
     wait: Duration = Field("0.5s", description="a batch that is not full is learned from after so long")
     checkpoint: Duration = Field("10s", description="between checkpoints: so much is learned again after a crash, never twice")
+    ranking: Literal["beside", "apart"] = Field(
+        "beside", description="the ranking model of CMS learns in the same process, or in one of its own (`--role ranking`)"
+    )
+    recall: Recall | None = Field(Recall(), description="memories are read as of a row's impression; null: as they are when it is learned")
     window: int = Field(20_000, ge=2, description="rows of the running metrics")
     publish: Publish | None = Field(None, description="where generations are written; default: nowhere")
     drift: Drift = Drift()

@@ -37,8 +37,8 @@ class Publisher:
     sequence   of the last delta; 0: a whole generation was the last
     """
 
-    def __init__(self, settings: Publish, config: Config, catalogue: Catalogue, model: nn.Module) -> None:
-        self.settings, self.config, self.catalogue, self.model = settings, config, catalogue, model
+    def __init__(self, settings: Publish, config: Config, catalogue: Catalogue, model: nn.Module, space: str | None = None) -> None:
+        self.settings, self.config, self.catalogue, self.model, self.space = settings, config, catalogue, model, space
         self.delay, self.sequence, self.number = math.nan, 0, 0
         self._oldest: int | None = None
         self._before: dict[str, Tensor] = {}  # weights as they were published last
@@ -83,7 +83,7 @@ class Publisher:
         options: dict[str, Any] = self.config.model.model_dump(mode="json")
         folder = export(self.catalogue, self.model, folder=self.settings.folder, options=options, name=self.config.name,
                         dtype=self.settings.dtype, synergy=None if synergy is None else synergy.model_dump(mode="json"),
-                        keep=self.settings.keep)  # fmt: skip
+                        keep=self.settings.keep, space=self.space)  # fmt: skip
         self.number, self.sequence = int(folder.name.rpartition("-")[2]), 0
 
     def _changes(self) -> Changes:

@@ -16,16 +16,19 @@ from prerank import build
 from prerank.config import Config, ConfigError, dump, load
 from prerank.data import prepare
 from prerank.datasets import resolve
-from prerank.online.trainer import Told, Trainer, check
+from prerank.online.roles import Role, check
+from prerank.online.trainer import Told, Trainer
 from prerank.training.checkpoint import write_text
 from prerank.training.lock import locked
 from prerank.training.stop import stop_asked
 
 
-def train_online(config: Config, *, resume: bool = False, overwrite: bool = False, lockstep: bool = False, until_empty: bool = False,
-                 say: Callable[[str], None] | None = None, told: Callable[[Told], None] | None = None) -> Told:  # fmt: skip
+def train_online(config: Config, *, role: Role = "two-tower", resume: bool = False, overwrite: bool = False, lockstep: bool = False,
+                 until_empty: bool = False, say: Callable[[str], None] | None = None,
+                 told: Callable[[Told], None] | None = None) -> Told:  # fmt: skip
     """Learn from `config.online.rows` in the folder `config.output` until asked to stop.
 
+    role          who learns (roles.py); the ranking model's folder is the folder `ranking` in there
     until_empty   stop when the log has no more rows (of a full batch, in lockstep)
     told          called after every line of metrics
     Raises ConfigError, DataError, DivergedError, LogError, FolderInUseError.
@@ -33,16 +36,18 @@ def train_online(config: Config, *, resume: bool = False, overwrite: bool = Fals
     if config.online is None:
         raise ConfigError("online: the config has no such section; it names the log of rows")
     resolved = config.model_copy(update={"data": resolve(config.data)})
-    schema = resolved.data.schema_()
-    build.check_terms(config, resolved.data, schema)
-    check(build.check_model(config.model, schema, config.objective, config.synergy))
+    build.check_terms(config, resolved.data, resolved.data.schema_())
+    check(resolved, role)
     folder, publish = Path(config.output), config.online.publish
     if config.online.start is not None and Path(config.online.start).resolve() == folder.resolve():
         raise ConfigError(f"online.start '{config.online.start}': is the output folder itself; give output another one")
+    if role == "ranking":
+        folder, publish = folder / "ranking", None
     alone = contextlib.nullcontext() if publish is None else locked(Path(publish.folder) / ".publisher")
     with locked(folder), alone, stop_asked() as stop:
         _claim(folder, config, resume, overwrite)
-        trainer = Trainer(resolved, prepare(resolved.data), config.online, folder, lockstep=lockstep, say=say)
+        dataset = prepare(resolved.data)
+        trainer = Trainer(resolved, dataset, folder, role=role, lockstep=lockstep, resume=resume, overwrite=overwrite, say=say)
         write_text(folder / "config.yaml", dump(config))
         return trainer.run(lambda: bool(stop), until_empty=until_empty, told=told)
 

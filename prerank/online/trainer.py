@@ -1,6 +1,6 @@
-"""The two-tower trainer of a stream of rows: predict, score, learn, observe; checkpoints with the log's offset; generations.
+"""The trainer of a stream of rows: predict, score, learn, observe; checkpoints with the log's offset; generations.
 
-    Trainer(config, dataset, online, folder).run(stop)
+    Trainer(config, dataset, folder).run(stop)        role="ranking": of the ranking model, whose hidden vectors others remember (roles.py)
 
 Every row is predicted before it is learned from, so the running metrics are what serving would have said. A checkpoint holds the weights,
 the optimiser, averaged weights, memories, growing vocabularies, metrics and the position in the log, in one folder that appears whole:
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -23,22 +24,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from prerank import build
 from prerank.batch import Batch
-from prerank.config import Config, ConfigError, Online, milliseconds
+from prerank.config import Config, milliseconds
 from prerank.data import DataError, Dataset
+from prerank.data.encoder import digest
 from prerank.data.growing import GrowingVocabulary
 from prerank.metrics.running import PageHinkley, Running
 from prerank.online.catalogue import Catalogue
 from prerank.online.columns import Columns
+from prerank.online.moments import Moments
 from prerank.online.publisher import Publisher
+from prerank.online.roles import Role, caches, pair
+from prerank.online.start import begin_outside, start
+from prerank.store import MemoryStore
 from prerank.stream import Correction, LogError, Position, Row, Rows, Source, open_log
 from prerank.training import checkpoint
 from prerank.training.device import configure, device_of
-from prerank.training.learner import Learner, Pair
 from prerank.training.predict import evaluating
 
 SAY = 5.0  # seconds between lines of the running metrics
@@ -49,6 +53,7 @@ class Told:
     """What a trainer tells while it runs.
 
     rows, batches     learned from since the beginning;  skipped   rows that could not be read;  corrections   left alone (ours)
+    late              left alone: their impressions lie further back than memories can be read (`online.recall`)
     lag               entries of the log that wait
     rate              rows a second since the last time
     delay             seconds from the event that made the last row ready until it was learned from
@@ -61,6 +66,7 @@ class Told:
     batches: int = 0
     skipped: int = 0
     corrections: int = 0
+    late: int = 0
     lag: int = 0
     rate: float = 0.0
     delay: float = math.nan
@@ -74,27 +80,26 @@ class Told:
 class Trainer:
     """One partition's trainer, in a folder whose lock the caller holds; it goes on from the folder's checkpoint, where there is one."""
 
-    def __init__(self, config: Config, dataset: Dataset, online: Online, folder: Path, *, lockstep: bool = False,
-                 say: Callable[[str], None] | None = None) -> None:  # fmt: skip
-        self.config, self.online, self.folder, self.lockstep = config, online, folder, lockstep
+    def __init__(self, config: Config, dataset: Dataset, folder: Path, *, role: Role = "two-tower", lockstep: bool = False,
+                 resume: bool = True, overwrite: bool = False, say: Callable[[str], None] | None = None) -> None:  # fmt: skip
+        assert config.online is not None
+        self.config, self.online, self.folder, self.role, self.lockstep = config, config.online, folder, role, lockstep
         self.say = say or (lambda line: None)
-        settings = config.training
+        settings, online = config.training, config.online
         configure(settings)
         self.device = device_of(settings)
-        torch.manual_seed(settings.seed)
-        model: Any = build.model(config.model, dataset.schema, dataset.sizes, config.synergy)
-        check(model)
-        if online.start is not None:
-            _start(model, Path(online.start))
-        objective = build.objective(config.objective, dataset.schema, dataset.counts)
-        cms = config.synergy.cms if config.synergy else None
-        ranker = build.beside(cms, dataset.schema, dataset.sizes) if cms and cms.ranker else None
-        beside = None if ranker is None else Learner(ranker, dataset.counts, settings, self.device)
-        self.pair = Pair(Learner(model, dataset.counts, settings, self.device), beside, objective, settings)
+        self.space = build.space(config, digest(dataset.encoders))
+        self.pair = pair(config, dataset, role, self.space)
         self.learner = self.pair.main
+        if not (folder / "checkpoint/current").exists():
+            begin_outside(self.pair, resume, overwrite)
+            if online.start is not None:
+                start(self.pair, Path(online.start), role)
         torch.manual_seed(settings.seed + 1_000_003)  # dropout; the weights are drawn
         self.catalogue = Catalogue(dataset)
         self.columns = Columns(self.catalogue, config.data, settings.dedup)
+        self.moments = Moments(caches(self.pair), f"{role} {online.partition}", online.recall)
+        self._stores = [c.store for c in caches(self.pair) if isinstance(c.store, MemoryStore)]
         self.running = Running(dataset.schema.objectives, online.window)
         self.drift = PageHinkley(online.drift.slack, online.drift.limit)
         try:
@@ -102,11 +107,13 @@ class Trainer:
         except LogError as error:
             self.say(f"{error}; waiting for rows")
             self.log = open_log(online.rows)
+        self.lease = self.log.claim(self.group, online.partition, f"{socket.gethostname()}:{folder.resolve()}")
         self.told = Told()
         self.learned = Position()
         self._load()
         self.rows = Rows(self.log, online.partition, self.learned)
-        self.publisher = None if online.publish is None else Publisher(online.publish, config, self.catalogue, self.learner.predictor)
+        publish = None if role == "ranking" else online.publish
+        self.publisher = None if publish is None else Publisher(publish, config, self.catalogue, self.learner.predictor, self.space)
 
     def run(self, stop: Callable[[], bool], *, until_empty: bool = False, told: Callable[[Told], None] | None = None) -> Told:
         """Until `stop` says so. A checkpoint is the last thing that is written."""
@@ -115,6 +122,7 @@ class Trainer:
         every = {"checkpoint": milliseconds(self.online.checkpoint) / 1000,
                  "publish": math.inf if self.online.publish is None else milliseconds(self.online.publish.every) / 1000}  # fmt: skip
         while not stop():
+            self.lease.renew()
             rows = self._take(stop, until_empty)
             if self.rows.broken:
                 self.say(f"skipped {self.rows.broken:,} entries that are no rows; is '{self.log.name}' what label waiting writes?")
@@ -135,6 +143,7 @@ class Trainer:
                 break
         self.publish()
         self.save()
+        self.lease.release()
         self._tell((self.told.rows - before) / max(time.monotonic() - said, 1e-9), told)
         return self.told
 
@@ -148,10 +157,11 @@ class Trainer:
         batch = self._batch(rows) if rows else None
         if batch is not None:
             batch = batch.to(self.device)
-            with torch.inference_mode(), evaluating(self.learner.predictor):
-                logits = self.learner.predictor(batch).logits[:, 0].float().cpu().numpy()
+            with self.moments.at(rows):
+                with torch.inference_mode(), evaluating(self.learner.predictor):
+                    logits = self.learner.predictor(batch).logits[:, 0].float().cpu().numpy()
+                loss = self.pair.step(batch, self.told.batches + 1)
             self.running.add(logits, batch.labels[:, 0].cpu().numpy())
-            loss = self.pair.step(batch, self.told.batches + 1)
             if self.drift.add(loss):
                 self.told.alarms += 1
                 self.say(f"drift: the loss has risen, to {loss:.4f} now, after {self.told.rows:,} rows")
@@ -173,10 +183,13 @@ class Trainer:
         tensors = self.pair.tensors()
         tensors |= {f"running/{k}": torch.from_numpy(np.asarray(v)) for k, v in self.running.arrays().items()}
         tensors |= {f"vocabulary/{k}": v for k, v in self._vocabularies().items()}
+        for i, store in enumerate(self._stores):
+            tensors |= {f"history/{i}/{k}": v for k, v in store.history_tensors().items()}
         tensors["rng"] = torch.get_rng_state()
         position = [self.learned.offset, *self.learned.source]
         state = {"position": position, "drift": self.drift.state(), "rows": self.told.rows, "batches": self.told.batches,
-                 "skipped": self.told.skipped, "corrections": self.told.corrections, "alarms": self.told.alarms,
+                 "skipped": self.told.skipped, "corrections": self.told.corrections, "late": self.told.late, "alarms": self.told.alarms,
+                 "known": self.moments.known,
                  "met": {"user": self.catalogue.of_users.met, "item": self.catalogue.of_items.met}}  # fmt: skip
         checkpoint.save(self.folder / "checkpoint", tensors, state)
         self.log.commit(self.group, self.online.partition, self.learned.offset)
@@ -184,7 +197,7 @@ class Trainer:
     @property
     def group(self) -> str:
         """The name under which the log knows this trainer; the position that counts is the checkpoint's."""
-        return f"trainer:{self.config.name}"
+        return f"{self.role}:{self.config.name}"
 
     def _take(self, stop: Callable[[], bool], until_empty: bool) -> list[Row | Correction]:
         """Rows of one batch: a full one in lockstep, else what came within `online.wait` of the first."""
@@ -207,7 +220,9 @@ class Trainer:
         """Corrections are counted and left alone: a row is learned once, with the labels it went out with (ours)."""
         kept = [r for r in rows if not isinstance(r, Correction)]
         self.told.corrections += len(rows) - len(kept)
-        return kept
+        there = [r for r in kept if not self.moments.late(r)]
+        self.told.late += len(kept) - len(there)
+        return there
 
     def _batch(self, rows: list[Row]) -> Batch | None:
         """The rows' batch; rows that cannot be encoded are taken out of the list and counted, and never stop the stream."""
@@ -255,6 +270,8 @@ class Trainer:
             return
         state = found.state
         self.pair.load(found.part)
+        for i, store in enumerate(self._stores):
+            store.load_history(found.part(f"history/{i}"))
         self.running.load({k: v.numpy() for k, v in found.part("running").items()})
         for name, data in found.part("vocabulary").items():
             with tempfile.TemporaryDirectory() as folder:
@@ -265,25 +282,12 @@ class Trainer:
         self.drift.load(state["drift"])
         offset, *source = state["position"]
         self.learned = Position(offset, Source(*source))
-        for name in ("rows", "batches", "skipped", "corrections", "alarms"):
+        for name in ("rows", "batches", "skipped", "corrections", "late", "alarms"):
             setattr(self.told, name, state[name])
+        self.moments.known = state["known"]
         self.catalogue.of_users.load(state["met"]["user"])
         self.catalogue.of_items.load(state["met"]["item"])
         self.say(f"resumed after {self.told.rows:,} rows, at offset {offset:,}")
-
-
-def check(model: nn.Module) -> None:
-    """Raise ConfigError for a model that a stream cannot train."""
-    if getattr(model, "remembers", False):
-        raise ConfigError("id_history: a stream does not take it: its sums are of the whole of train; set model.id_history to false")
-
-
-def _start(model: nn.Module, folder: Path) -> None:
-    """First weights. Raises ConfigError when they are of another model."""
-    try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, RuntimeError) as error:
-        raise ConfigError(f"online.start '{folder}': its weights cannot be taken: {' '.join(str(error).split())[:300]}") from None
 
 
 def _known(line: dict[str, Any]) -> dict[str, Any]:

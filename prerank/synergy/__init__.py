@@ -4,10 +4,10 @@
     apply(model, settings, schema, sizes, hidden_width)
 """
 
-from prerank.synergy.apply import apply, widened
+from prerank.synergy.apply import apply, teaching, widened
 from prerank.synergy.cas import CycleAdaptive, cycle
 from prerank.synergy.cms import RankerMemory
 from prerank.synergy.cts import CrossMemory
 from prerank.synergy.field import MemoryField
 
-__all__ = ["CrossMemory", "CycleAdaptive", "MemoryField", "RankerMemory", "apply", "cycle", "widened"]
+__all__ = ["CrossMemory", "CycleAdaptive", "MemoryField", "RankerMemory", "apply", "cycle", "teaching", "widened"]

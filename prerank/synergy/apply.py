@@ -11,7 +11,7 @@ from typing import Any
 
 from prerank.config.synergy import Cache, Synergy
 from prerank.schema import Feature, Schema
-from prerank.store import EmaCache, MemoryStore, Outside
+from prerank.store import EmaCache, History, MemoryStore, Outside
 from prerank.synergy.cas import cycle
 from prerank.synergy.cms import RankerMemory
 from prerank.synergy.cts import CrossMemory, last_level_width
@@ -27,11 +27,13 @@ def widened(schema: Schema, settings: Synergy) -> Schema:
 
 
 def apply(model: Any, settings: Synergy, schema: Schema, sizes: Mapping[str, int], hidden_width: int | None,
-          space: str | None = None) -> None:  # fmt: skip
+          space: str | None = None, history: History | None = None, apart: bool = False) -> None:  # fmt: skip
     """Put CAS, CTS and CMS into a two-tower that was built for the widened schema.
 
     hidden_width   of the vectors that CMS will be given; None without CMS
     space          what ids and vectors of a store outside the model mean; None: there must be none outside
+    history        how far back memories can be read; None: they are as they are
+    apart          the memories of CMS are filled by somebody else (`teaching`): this model only reads them
     Raises ValueError where a tower has no place for them.
     """
     if settings.cas is not None and settings.cas.cycles:
@@ -45,12 +47,7 @@ def apply(model: Any, settings: Synergy, schema: Schema, sizes: Mapping[str, int
     memories: list[CrossMemory | RankerMemory] = []
 
     def new(cache: Cache, name: str, rows: int, width: int) -> EmaCache:
-        if settings.store == "memory":
-            return EmaCache(MemoryStore(rows, width), cache.decay, cache.mode, cache.normalise)
-        if space is None:
-            raise ValueError(f"synergy.store: '{settings.store}' lies outside the model, which only `prerank replay` fills; must be memory")
-        store = Outside(settings.store, f"prerank {name}", width, space)
-        return EmaCache(store, cache.decay, cache.mode, cache.normalise)
+        return _cache(settings, cache, name, rows, width, space, history)
 
     def rows_of(side: Side) -> int:
         return sizes[schema.vocabulary_of(schema[_id(schema, side)])]
@@ -72,8 +69,32 @@ def apply(model: Any, settings: Synergy, schema: Schema, sizes: Mapping[str, int
         for side in cms.sides:
             one = new(cms, _name("cms", side), rows_of(side), hidden_width)
             attach("cms", side, [one], cms.inputs)
-            memories.append(RankerMemory(side, _id(schema, side), one, cms.column))
+            if not apart:
+                memories.append(RankerMemory(side, _id(schema, side), one, cms.column))
     model.memories = tuple(memories)
+
+
+def teaching(settings: Synergy, schema: Schema, width: int, space: str, history: History | None = None) -> list[RankerMemory]:
+    """Memories of CMS for a ranking model that fills them in a process of its own. Raises ValueError for settings of none."""
+    if settings.cms is None or settings.cms.ranker is None:
+        raise ValueError("synergy.cms.ranker: there is none, and so nothing that a ranking model could fill")
+    if settings.store == "memory":
+        raise ValueError("synergy.store: must lie outside the model, where another process reads it; got memory")
+    found = []
+    for side in settings.cms.sides:
+        cache = _cache(settings, settings.cms, _name("cms", side), 0, width, space, history)
+        found.append(RankerMemory(side, _id(schema, side), cache, None))
+    return found
+
+
+def _cache(settings: Synergy, cache: Cache, name: str, rows: int, width: int, space: str | None, history: History | None) -> EmaCache:
+    if settings.store == "memory":
+        return EmaCache(MemoryStore(rows, width, history), cache.decay, cache.mode, cache.normalise)
+    if space is None:
+        raise ValueError(f"synergy.store: '{settings.store}' lies outside the model: only `prerank replay` and `prerank online` fill; "
+                         "must be memory")  # fmt: skip
+    store = Outside(settings.store, f"prerank {name}", width, space, history)
+    return EmaCache(store, cache.decay, cache.mode, cache.normalise)
 
 
 def _caches(settings: Synergy) -> list[tuple[str, Cache]]:

@@ -31,6 +31,13 @@ class Average:
         self.average = {k: v.clone() for k, v in self.live.items()}
 
     @torch.no_grad()
+    def begin(self) -> None:
+        """The average of no step: the weights themselves."""
+        for name, value in self.average.items():
+            value.copy_(self.live[name])
+        self.steps = 0
+
+    @torch.no_grad()
     def update(self) -> None:
         """After a step."""
         if self.decay is None:

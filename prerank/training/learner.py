@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prerank.batch import Batch, Output
+from prerank.batch import Batch, Memorising, Output
 from prerank.config import Training as Settings
+from prerank.store import EmaCache
 from prerank.training.averaging import Average
 from prerank.training.optimizer import Optimizer
 from prerank.training.predict import evaluating
@@ -37,6 +38,11 @@ class Learner:
         parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.tensors(), "average": self.average.tensors()}
         return {f"{part}/{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
 
+    def begin(self, weights: Mapping[str, Tensor]) -> None:
+        """From these weights, and nothing learned. Raises RuntimeError when they are of another model."""
+        self.model.load_state_dict(weights)
+        self.average.begin()
+
     def load(self, found: Callable[[str], dict[str, Tensor]]) -> None:
         self.model.load_state_dict(found("model"))
         self.optimizer.load_tensors(found("optimizer"))
@@ -44,20 +50,30 @@ class Learner:
 
 
 class Pair:
-    """A model and, for CMS, the ranking model beside it (None: there is none), which goes through the same batches."""
+    """A model and, for CMS, the ranking model beside it (None: there is none), which goes through the same batches.
 
-    def __init__(self, main: Learner, beside: Learner | None, objective: Objective, settings: Settings) -> None:
-        self.main, self.beside, self.objective, self.settings = main, beside, objective, settings
+    taught   memories that the model, a ranking model itself, fills for others
+    """
+
+    def __init__(self, main: Learner, beside: Learner | None, objective: Objective, settings: Settings,
+                 taught: Sequence[Memorising] = ()) -> None:  # fmt: skip
+        self.main, self.beside, self.objective, self.settings, self.taught = main, beside, objective, settings, taught
 
     def step(self, batch: Batch, number: int) -> float:
         """One step of both; memories are written last. The loss of the model. Raises DivergedError, which names the batch's number."""
-        hidden = self._hidden(batch, number) if self.beside else None
         model: Any = self.main.model
+        hidden = self._hidden(self.main.model, batch) if self.taught else None
+        if self.beside:
+            hidden = self._hidden(self.beside.model, batch)
+            self._train(self.beside, batch, number, None)
 
         def observe(batch: Batch, output: Output) -> None:
-            model.observe(batch, output, hidden)
+            for memory in self.taught:
+                memory.observe(batch, output, hidden)
+            if not self.taught:
+                model.observe(batch, output, hidden)
 
-        return self._train(self.main, batch, number, observe if getattr(model, "memories", ()) else None)
+        return self._train(self.main, batch, number, observe if self.taught or getattr(model, "memories", ()) else None)
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint: main/.., beside/.."""
@@ -76,12 +92,10 @@ class Pair:
             if learner is not None:
                 reset_rows(learner.model, learner.optimizer, learner.average, rows)
 
-    def _hidden(self, batch: Batch, number: int) -> Tensor:
-        """The ranking model's hidden vectors [B, C, K] of a batch, made before it learns from it."""
-        assert self.beside is not None
-        with torch.no_grad(), evaluating(self.beside.model):
-            hidden: Tensor = self.beside.model(batch).hidden
-        self._train(self.beside, batch, number, None)
+    def _hidden(self, ranker: nn.Module, batch: Batch) -> Tensor:
+        """A ranking model's hidden vectors [B, C, K] of a batch that it has not learned from."""
+        with torch.no_grad(), evaluating(ranker):
+            hidden: Tensor = ranker(batch).hidden
         return hidden
 
     def _train(self, learner: Learner, batch: Batch, number: int, observe: Callable[[Batch, Output], None] | None) -> float:
@@ -96,9 +110,13 @@ class Pair:
 
 
 def _made_of(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
-    """A second model of the same shape whose parameters are these tensors, and the model's own where there are none: it follows both."""
-    kept = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    follower = copy.deepcopy(model, dict(kept))
+    """A second model of the same shape whose parameters are these tensors, and the model's own where there are none: it follows both.
+
+    Caches are the model's own, too: there is one memory.
+    """
+    kept: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    kept |= {id(m): m for m in model.modules() if isinstance(m, EmaCache)}
+    follower = copy.deepcopy(model, kept)
     for name, value in tensors.items():
         owner, _, leaf = name.rpartition(".")
         module = follower.get_submodule(owner)

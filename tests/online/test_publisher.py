@@ -28,7 +28,7 @@ def test_what_was_learned_is_served(tmp_path: Path, growth: dict[str, Any]) -> N
     fill(tmp_path, frame(seed=3).with_columns(item=pl.col("item") + 1000, user=pl.col("user") + 7, ts=pl.col("ts") + 1000 * N), N)
     generations = tmp_path / "generations"
     given = config(tmp_path, **{"data.growth": growth, "online.publish": {"folder": str(generations), "every": "1h", "deltas": 3}})
-    trainer = Trainer(given, prepare(given.data), given.online, tmp_path / "run", lockstep=True)  # type: ignore[arg-type]
+    trainer = Trainer(given, prepare(given.data), tmp_path / "run", lockstep=True)
     seen = []
     for k in range(90):
         trainer.learn(trainer._take(lambda: False, True))
@@ -53,7 +53,7 @@ def test_a_server_that_lost_a_delta_gets_a_whole_generation(tmp_path: Path) -> N
     log.write_parquet(tmp_path / "log.parquet")
     fill(tmp_path, log)
     given = config(tmp_path, **{"online.publish": {"folder": str(tmp_path / "generations"), "every": "1h"}})
-    trainer = Trainer(given, prepare(given.data), given.online, tmp_path / "run")  # type: ignore[arg-type]
+    trainer = Trainer(given, prepare(given.data), tmp_path / "run")
     for _ in range(2):
         trainer.learn(trainer._take(lambda: False, True))
         trainer.publish()

@@ -25,7 +25,7 @@ from prerank.data import DataError, prepare
 from prerank.online import Trainer, train_online
 from prerank.serving import Request, Scorer
 from prerank.serving.generation import open_current
-from prerank.stream import open_log
+from prerank.stream import LogError, open_log
 from prerank.training.lock import FolderInUseError, locked
 from prerank.training.online import in_time, stream
 from tests.online.world import BEGIN, ITEMS, N, config, fill, frame, messages
@@ -46,7 +46,7 @@ def checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 @pytest.mark.parametrize("synergy", [None, {"cts": {}, "cms": {"ranker": {"name": "mlp", "hidden": [8]}}}])
 def test_it_predicts_what_a_replay_of_the_log_predicts(place: Path, monkeypatch: pytest.MonkeyPatch, synergy: Any) -> None:
-    given = config(place, synergy=synergy, **{"training.dedup": False})  # the same order of additions
+    given = config(place, synergy=synergy, **{"training.dedup": False, "online.recall": None})  # the same order of additions
     dataset = prepare(given.data)
     torch.manual_seed(0)
     model = build.model(given.model, dataset.schema, dataset.sizes, given.synergy)
@@ -57,7 +57,7 @@ def test_it_predicts_what_a_replay_of_the_log_predicts(place: Path, monkeypatch:
     expected = stream(model, objective, dataset, order, given.training, place / "replay", ranker=ranker).logits
 
     (place / "run").mkdir()
-    trainer = Trainer(given, dataset, given.online, place / "run", lockstep=True)  # type: ignore[arg-type]
+    trainer = Trainer(given, dataset, place / "run", lockstep=True)
     logits: list[np.ndarray] = []
     monkeypatch.setattr(trainer.running, "add", lambda z, y: logits.append(z))
     trainer.run(lambda: False, until_empty=True)
@@ -84,7 +84,7 @@ def test_going_on_ends_bit_for_bit_where_an_uninterrupted_run_ends(place: Path) 
     dataset = prepare(again.data)
     random = np.random.default_rng(0)
     while True:  # a trainer that is thrown away a few batches after its last checkpoint, again and again
-        trainer = Trainer(again, dataset, again.online, place / "again", lockstep=True)  # type: ignore[arg-type]
+        trainer = Trainer(again, dataset, place / "again", lockstep=True)
         (place / "again").mkdir(exist_ok=True)
         for k in range(int(random.integers(1, 12))):
             rows = trainer._take(lambda: False, True)
@@ -204,7 +204,6 @@ def test_resuming_needs_the_same_run(place: Path) -> None:
     [
         ({"online": None}, "the config has no such section"),
         ({"model.id_history": True}, "id_history: a stream does not take it"),
-        ({"synergy": {"cts": {}, "store": "lmdb:somewhere"}}, "synergy.store: 'lmdb:somewhere' lies outside the model"),
         ({"online.start": "nowhere"}, "online.start 'nowhere': its weights cannot be taken"),
     ],
 )
@@ -222,3 +221,20 @@ def test_on_the_command_line(place: Path) -> None:
     assert "metrics: http://127.0.0.1:" in done.stderr
     assert "AUC" in done.stderr
     assert BEGIN > 0
+
+
+def test_a_partition_has_one_trainer(place: Path) -> None:
+    log = open_log(f"sqlite:///{place / 'rows.db'}")
+    log.claim("two-tower:stream", 0, "another machine:elsewhere")
+    with pytest.raises(LogError, match="partition 0 belongs to 'another machine:elsewhere' in group 'two-tower:stream'"):
+        train_online(config(place), until_empty=True)
+    log.release("two-tower:stream", 0, "another machine:elsewhere")
+    assert train_online(config(place), resume=True, until_empty=True).rows == N
+
+
+def test_a_row_from_further_back_than_memories_is_left_alone(place: Path) -> None:
+    log = open_log(f"sqlite:///{place / 'rows.db'}")
+    log.append([m.replace(b'"delay":0', b'"delay":960000') for m in messages(frame().head(7), N)])
+    log.close()
+    found = train_online(config(place), until_empty=True)
+    assert (found.rows, found.late) == (N, 7)
