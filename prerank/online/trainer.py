@@ -18,7 +18,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class Told:
     delay             seconds from the event that made the last row ready until it was learned from
     published         number of the last generation, sequence   of the last delta to it
     update_delay      seconds from such an event until what knows it was published
+    updates           of each state since the last time: Unix time when it was published, generation, sequence, that delay
     metrics           of the last `online.window` rows;  alarms   times that the loss rose
     """
 
@@ -73,6 +74,7 @@ class Told:
     published: int = 0
     sequence: int = 0
     update_delay: float = math.nan
+    updates: list[tuple[float, int, int, float]] = field(default_factory=list)
     alarms: int = 0
     metrics: dict[str, dict[str, float]] | None = None
 
@@ -175,8 +177,10 @@ class Trainer:
     def publish(self) -> None:
         """A generation of what is known now, if anything was learned since the last one."""
         if self.publisher is not None and (number := self.publisher.publish()) is not None:
-            self.told.published, self.told.update_delay = number, self.publisher.delay
-            self.told.sequence = self.publisher.sequence
+            self.told.published, self.told.sequence = number, self.publisher.sequence
+            if not math.isnan(self.publisher.delay):
+                self.told.update_delay = self.publisher.delay
+                self.told.updates.append((round(time.time(), 3), number, self.publisher.sequence, round(self.publisher.delay, 3)))
 
     def save(self) -> None:
         """Checkpoint with the position: one folder that appears whole."""
@@ -253,6 +257,7 @@ class Trainer:
             file.write(json.dumps(_known(line)) + "\n")
         if told is not None:
             told(t)
+        t.updates = []
 
     def _vocabularies(self) -> dict[str, Tensor]:
         """Growing vocabularies as the bytes of their files, so that they lie in the same folder as the weights."""
