@@ -33,7 +33,7 @@ from prerank.stream import Row
 class Publisher:
     """See the module's first lines.
 
-    delay      seconds from the oldest unpublished row's last event until it was published
+    delay      seconds from the oldest unpublished row's last event until it was published; NaN: a server asked, nothing was learned
     sequence   of the last delta; 0: a whole generation was the last
     """
 
@@ -71,8 +71,7 @@ class Publisher:
             self.sequence += 1
         self._before = {name: weight.detach().cpu().clone() for name, weight in self.model.state_dict().items()}
         self._placed = {n: self._column(n) for n in self._growing_ids()}
-        if self._oldest is not None:
-            self.delay = max(0.0, time.time() - self._oldest / 1000)
+        self.delay = math.nan if self._oldest is None else max(0.0, time.time() - self._oldest / 1000)
         self._oldest = None
         for touched in (self._users, self._items, self._rows):
             touched.clear()
