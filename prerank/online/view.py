@@ -62,7 +62,7 @@ def of_trainer(told: Told) -> list[Field]:
     found.append(_seconds("label delay", told.delay))
     if told.published:
         found += [_state(told.published, told.sequence), _seconds("fresh after", told.update_delay)]
-    return found + [_count(name, n) for name, n in (("skipped", told.skipped), ("drift alarms", told.alarms)) if n]
+    return found + [_count(name, n) for name, n in (("skipped", told.skipped), ("too late", told.late), ("drift alarms", told.alarms)) if n]
 
 
 def of_system(interval: Mapping[str, Any]) -> list[Field]:
