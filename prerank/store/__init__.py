@@ -9,8 +9,9 @@ from prerank.store.moment import Moment
 from prerank.store.outside import Outside
 from prerank.store.redis import RedisStore
 from prerank.store.stamp import Done, Stamp
+from prerank.store.together import Request, gather
 
 __all__ = [
-    "Done", "EmaCache", "History", "LmdbFile", "LmdbStore", "Memory", "MemoryStore", "Moment", "Outside", "RedisStore", "SpaceError",
-    "Stamp", "Store", "StoreError", "averaged", "check_decay", "check_history", "check_width",
+    "Done", "EmaCache", "History", "LmdbFile", "LmdbStore", "Memory", "MemoryStore", "Moment", "Outside", "RedisStore", "Request",
+    "SpaceError", "Stamp", "Store", "StoreError", "averaged", "check_decay", "check_history", "check_width", "gather",
 ]  # fmt: skip

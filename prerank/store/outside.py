@@ -37,31 +37,31 @@ class Outside:
 
     def begin(self) -> None:
         """Open it, made where there is none. Raises StoreError."""
-        self._opened(make=True)
+        self.opened(make=True)
 
     def get(self, ids: Tensor, asof: int | None = None) -> Memory:
         """[n] -> what is held of them, or was known at a time. Raises StoreError when it cannot be reached, is not there, or is of
         another space."""
-        return self._opened().get(ids, asof)
+        return self.opened().get(ids, asof)
 
     def put(self, ids: Tensor, memory: Memory) -> None:
         """As given. Raises StoreError."""
-        self._opened(make=True).put(ids, memory)
+        self.opened(make=True).put(ids, memory)
 
     def blend(self, ids: Tensor, vectors: Tensor, decay: float | None, ts: Tensor, stamp: Stamp | None = None) -> None:
         """See store/contract.py. Raises StoreError."""
-        self._opened(make=True).blend(ids, vectors, decay, ts, stamp)
+        self.opened(make=True).blend(ids, vectors, decay, ts, stamp)
 
     def done(self, writer: str) -> Done:
         """How far a writer has come. Raises StoreError."""
-        return self._opened(make=True).done(writer)
+        return self.opened(make=True).done(writer)
 
     def clear(self) -> None:
         """Forget everything. Raises StoreError."""
-        self._opened(make=True).clear()
+        self.opened(make=True).clear()
 
     def __len__(self) -> int:
-        return len(self._opened())
+        return len(self.opened())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Outside:
         """A copied model reads the same store."""
@@ -70,7 +70,8 @@ class Outside:
     def __repr__(self) -> str:
         return f"<Outside {self.address}, {self.name} x {self.width}>"
 
-    def _opened(self, make: bool = False) -> Store:
+    def opened(self, make: bool = False) -> Store:
+        """The store itself. make: where there is none, it is made. Raises StoreError."""
         if self._store is None:
             if self.address.startswith("lmdb:"):
                 file = _file(Path(self.address.removeprefix("lmdb:")), make)
