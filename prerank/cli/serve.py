@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from prerank.serving import Experiment
 
 
 def serve(
@@ -18,17 +21,21 @@ def serve(
     candidate_limit: Annotated[int, typer.Option("--candidate-limit", min=1, help="candidates of a request; more is 422")] = 100_000,
     follow: Annotated[float, typer.Option("--follow", min=0, help="seconds between two looks for a newer generation; 0: never")] = 1.0,
     source: Annotated[str | None, typer.Option("--source", help="url to copy generations from into FOLDER: s3://.., redis://..")] = None,
+    log: Annotated[str | None, typer.Option("--log", help="event log for what is answered and POST /events: sqlite:///events.db")] = None,
+    experiment: Annotated[Path | None, typer.Option("--experiment", help="YAML file of arms: users are dealt to several models")] = None,
 ) -> None:
     """Serve the generation in force; newer ones and deltas are swapped in while requests go on.
 
-    POST /score, POST and DELETE /items, POST /users, GET /health, GET /metrics (Prometheus), GET /schema, GET /docs (OpenAPI). SIGTERM
-    finishes what is in flight.
+    POST /score, POST /events, POST and DELETE /items, POST /users, GET /health, GET /metrics (Prometheus), GET /schema, GET /docs
+    (OpenAPI). SIGTERM finishes what is in flight.
 
     Examples:
 
         prerank serve runs/ml1m
 
         prerank serve /var/cache/shop --source 's3://models/shop'
+
+        prerank serve --experiment experiment.yaml --log sqlite:///events.db
 
         curl localhost:8080/score -d '{"user": 1, "candidates": [1, 2, 3], "k": 2}'
     """
@@ -42,8 +49,22 @@ def serve(
         where = "given FOLDER" if folder is None else f"'{folder}'"
         pause = f"looks every {follow:g} s" if follow else "looks once"
         typer.echo(f"following {open_source(source)!r} into {where}; {pause}")
-    settings = Settings(find(folder), token, body_limit, candidate_limit, follow, source)
+    arms = None if experiment is None else _arms(experiment, folder, source)
+    settings = Settings(find(folder) if arms is None else None, token, body_limit, candidate_limit, follow, source, log, arms)
     run(settings, build.served, host=host, port=port, workers=workers)
+
+
+def _arms(path: Path, folder: Path | None, source: str | None) -> Experiment:
+    """An experiment, its folders found as FOLDER is. Raises ConfigError, also where one model is named beside it."""
+    from prerank.config import ConfigError
+    from prerank.serving.experiment import read
+
+    if folder is not None or source is not None:
+        raise ConfigError(f"--experiment: its arms name their own; {'FOLDER' if folder is not None else '--source'} must not be given")
+    found = read(path)
+    own = {"arms": tuple(a.model_copy(update={"folder": find(a.folder)}) for a in found.arms),
+           "shadow": tuple(s.model_copy(update={"folder": find(s.folder)}) for s in found.shadow)}  # fmt: skip
+    return found.model_copy(update=own)
 
 
 def find(folder: Path | None) -> Path:

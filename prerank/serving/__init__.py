@@ -3,14 +3,16 @@
 The model is rebuilt by a builder that the caller gives; no tower is known here by name.
 """
 
-from prerank.serving.app import Settings, create
+from prerank.serving.app import create
 from prerank.serving.calibration import CALIBRATORS, CalibrationError, Calibrator, Isotonic, Platt
 from prerank.serving.client import Client, ClientError
+from prerank.serving.experiment import Experiment
 from prerank.serving.export import export
 from prerank.serving.generation import Generation, GenerationError, current, open_current
 from prerank.serving.messages import MessageError, Request, Response
 from prerank.serving.scorer import Builder, Scorer
 from prerank.serving.server import ServerError, serve
+from prerank.serving.service import Settings
 
 __all__ = [
     "CALIBRATORS",
@@ -19,6 +21,7 @@ __all__ = [
     "Calibrator",
     "Client",
     "ClientError",
+    "Experiment",
     "Generation",
     "GenerationError",
     "Isotonic",

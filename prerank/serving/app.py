@@ -1,4 +1,4 @@
-"""The HTTP face: POST /score, /items and /users, GET /health, /metrics, /schema, and an OpenAPI page at /docs.
+"""The HTTP face: POST /score, /events, /items and /users, GET /health, /metrics, /schema, and an OpenAPI page at /docs.
 
 The hot route reads the body, decodes it with msgspec (messages.py) and scores it where it stands, in the event loop: a
 thousand candidates take less than handing them to a thread would. Large requests go to a thread, so that health checks
@@ -11,97 +11,57 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, MediaType, Response, get, post
 from litestar import Request as HTTPRequest
+from litestar.background_tasks import BackgroundTask
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException, NotAuthorizedException
 from litestar.handlers import BaseRouteHandler
 
-from prerank import __version__
 from prerank.serving import messages
 from prerank.serving.documentation import ScoreOperation, describe, openapi
 from prerank.serving.entities import routes
-from prerank.serving.follow import Mirror, open_source
-from prerank.serving.live import Live
-from prerank.serving.measures import TEXT, Measures
-from prerank.serving.messages import MEDIA, BatchResponse, Format, MessageError, Problem, ScoreResponse
+from prerank.serving.measures import TEXT
+from prerank.serving.messages import MEDIA, Format, MessageError, Problem
+from prerank.serving.reception import route
 from prerank.serving.scorer import Builder
+from prerank.serving.service import Service, Settings
 
-INLINE = 20_000  # candidates that are scored in the event loop (a few ms); more go to a thread
-PER_USER = 200  # candidates that a user of a batch is as dear as: its features, its tower, its response
-MAXSIM = 0.2  # microseconds of a candidate scored by MaxSim: what INLINE counts in
+INLINE = 4_000.0  # microseconds of scoring in the event loop (20,000 candidates by MaxSim); what takes longer goes to a thread
 
 log = logging.getLogger("prerank.serving")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the server is told; picklable, so that workers can be given it."""
-
-    folder: Path  # of generations, or one generation
-    token: str | None = None  # bearer token that every route but /health asks for
-    body_limit: int = 8_000_000  # bytes; more is 413
-    candidate_limit: int = 100_000  # of a request, batches summed up; more is 422
-    follow_seconds: float = 1.0  # between two looks for a new generation; 0: never
-    source: str | None = None  # url that generations and deltas come from (follow.py); None: they are written into the folder
-
-
-def opened(settings: Settings, build: Builder) -> Live:
-    """The state in force. Raises GenerationError."""
-    mirror = None if settings.source is None else Mirror(open_source(settings.source), settings.folder)
-    return Live(settings.folder, build, mirror)
-
-
 def create(settings: Settings, build: Builder) -> Litestar:
-    """The ASGI application. Raises GenerationError when there is no generation to serve."""
-    live, measures = opened(settings, build), Measures()
-
-    def changed(swapped: bool = True) -> None:
-        if swapped:
-            generation = live.scorer.generation
-            measures.generation.set(generation.meta.number)
-            measures.sequence.set(generation.sequence)
-            measures.posts.set(generation.posts)
-        else:
-            measures.failed_reloads.inc()
-
-    changed()
+    """The ASGI application. Raises GenerationError when there is no generation to serve, ValueError for a log's wrong address."""
+    service = Service(settings, build)
+    arms, desk, measures = service.arms, service.desk, service.measures
 
     @asynccontextmanager
-    async def following(_: Litestar) -> AsyncIterator[None]:
-        task = asyncio.create_task(live.follow(settings.follow_seconds, changed)) if settings.follow_seconds else None
-        yield
-        if task is not None:
-            task.cancel()
+    async def running(_: Litestar) -> AsyncIterator[None]:
+        async with service.running():
+            yield
 
     @post("/score", status_code=200, operation_class=ScoreOperation)
     async def score(request: HTTPRequest[Any, Any, Any]) -> Response[bytes]:
         """Order candidates for a user, or for each user of a batch."""
         start = time.perf_counter()
         format = _format(request.headers.get("content-type", ""))
-        status = 200
+        status, background = 200, None
         try:
             body = await request.body()
             received = messages.decode(body, format, limit=settings.candidate_limit)
-            scorer = live.scorer
-            count = sum(len(r.candidates or ()) for r in received)
-            dear = 1 if scorer.cost is None else max(1, scorer.cost / MAXSIM)
-            inline = count * dear + PER_USER * len(received) <= INLINE
-            responses = scorer.score(received) if inline else await asyncio.to_thread(scorer.score, received)
-            state = scorer.generation
-            number = state.meta.number
-            measures.scored(received, responses, cold=bool(scorer.cold))
-            if messages.is_batch(received):
-                content = messages.encode(BatchResponse(number, responses, state.sequence, state.posts), format)
-            else:
-                content = messages.encode(ScoreResponse.of(number, responses[0], state.sequence, state.posts), format)
+            dealt = arms.deal(received)
+            inline = desk.microseconds(dealt) <= INLINE
+            answered = desk.answer(dealt) if inline else await asyncio.to_thread(desk.answer, dealt)
+            measures.scored(answered)
+            content = messages.encode(desk.message(answered, messages.is_batch(received)), format)
+            background = service.afterwards(answered, time.perf_counter() - start)
         except MessageError as error:
             status = 400 if error.field is None else 422
             content, format = messages.encode(Problem(error.message, error.field), "json"), "json"
@@ -112,18 +72,12 @@ def create(settings: Settings, build: Builder) -> Litestar:
             raise
         measures.requests.labels(status).inc()
         measures.seconds.observe(time.perf_counter() - start)
-        return Response(content, status_code=status, media_type=MEDIA[format])
+        return Response(content, status_code=status, media_type=MEDIA[format], background=_later(background))
 
     @get("/health", opt={"open": True})
     async def health() -> dict[str, Any]:
         """Whether it answers, and from which generation."""
-        generation = live.scorer.generation
-        meta = generation.meta
-        state = {"generation": meta.number, "sequence": generation.sequence, "posts": generation.posts}
-        size = {"items": meta.items, "users": meta.users}
-        cold = live.scorer.cold
-        status = {"status": "degraded", "why": cold} if cold else {"status": "ok"}
-        return {**status, **state, "name": meta.name, **size, "version": __version__}
+        return service.health()
 
     @get("/metrics", media_type=MediaType.TEXT)
     async def metrics() -> Response[bytes]:
@@ -133,7 +87,7 @@ def create(settings: Settings, build: Builder) -> Litestar:
     @get("/schema")
     async def schema() -> dict[str, Any]:
         """What a request may carry: user features, context features, kinds of ids, objectives, limits."""
-        generation = live.scorer.generation
+        generation = service.live.scorer.generation
         return {
             "generation": generation.meta.number,
             "objectives": list(generation.meta.objectives),
@@ -145,17 +99,29 @@ def create(settings: Settings, build: Builder) -> Litestar:
             "limits": {"body_bytes": settings.body_limit, "candidates": settings.candidate_limit},
         }
 
+    events = route(service.recorder, lambda: service.live.scorer.generation.schema)
     app = Litestar(
-        [score, health, metrics, schema, *routes(live, changed)],
-        lifespan=[following],
+        [score, health, metrics, schema, events, *routes(arms, service.noted)],
+        lifespan=[running],
         guards=[_guard(settings.token)] if settings.token else [],
         request_max_body_size=settings.body_limit,
         exception_handlers={HTTPException: _refused, Exception: _failed},
         openapi_config=openapi(secured=settings.token is not None),
         logging_config=None,
-        state=State({"live": live}),
+        state=State({"service": service}),
     )
     return describe(app)
+
+
+def _later(done: Callable[[], None] | None) -> BackgroundTask | None:
+    """What is done once the answer is sent, in the event loop: it takes microseconds, a thread would take more."""
+    if done is None:
+        return None
+
+    async def task() -> None:
+        done()
+
+    return BackgroundTask(task)
 
 
 def _format(content_type: str) -> Format:

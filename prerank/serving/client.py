@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prerank.serving.messages import MEDIA, BatchResponse, Format, Id, Problem, Request, ScoreResponse
+from prerank.stream import Event, encode
 
 
 class ClientError(ValueError):
@@ -39,13 +40,14 @@ class Client:
 
     def score(self, candidates: Sequence[Id] | NDArray[np.int64], *, user: Id | None = None, k: int | None = None,
               features: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None,
-              bids: Sequence[float] | NDArray[np.floating] | None = None, objective: str | None = None) -> ScoreResponse:  # fmt: skip
+              bids: Sequence[float] | NDArray[np.floating] | None = None, objective: str | None = None, request: Id | None = None,
+              log: bool = True, arm: str | None = None) -> ScoreResponse:  # fmt: skip
         """Order candidates for one user; see `messages.Request`. Raises ClientError."""
-        request = Request(
+        asked = Request(
             candidates=self._ids(candidates), user=user, k=k, features=dict(features or {}), context=dict(context or {}),
-            bids=self._bids(bids), objective=objective,
+            bids=self._bids(bids), objective=objective, request=request, log=log, arm=arm,
         )  # fmt: skip
-        return _unpacked(self._post(_sent(request), ScoreResponse))
+        return _unpacked(self._post(_sent(asked), ScoreResponse))
 
     def score_many(self, requests: Sequence[Request]) -> BatchResponse:
         """Several users in one call: the user tower runs once for all. Raises ClientError."""
@@ -53,6 +55,12 @@ class Client:
         answer: BatchResponse = self._post({"requests": [_sent(r) for r in packed]}, BatchResponse)
         answer.responses = [_unpacked(r) for r in answer.responses]
         return answer
+
+    def send(self, events: Sequence[Event]) -> dict[str, Any]:
+        """Events into the server's log, durable when this returns: how many it took, and which it did not. Raises ClientError."""
+        content = b"[" + b",".join(map(encode, events)) + b"]"
+        told: dict[str, Any] = msgspec.json.decode(self._send("POST", "/events", content=content).content)
+        return told
 
     def health(self) -> dict[str, Any]:
         """What the server says of itself. Raises ClientError."""
@@ -124,7 +132,10 @@ class Client:
 
 def _sent(request: Request) -> dict[str, Any]:
     """Only what was given."""
-    return {k: v for k in request.__struct_fields__ if (v := getattr(request, k)) not in (None, {})}
+    found = {k: v for k in request.__struct_fields__ if (v := getattr(request, k)) not in (None, {})}
+    if request.log:
+        del found["log"]
+    return found
 
 
 def _unpacked(response: Any) -> Any:

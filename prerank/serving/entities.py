@@ -13,7 +13,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from prerank.index import IdError
 from prerank.serving import messages
-from prerank.serving.live import Live
+from prerank.serving.arms import Arms
 from prerank.serving.messages import MEDIA, Id, MessageError, Problem
 from prerank.serving.posts import Post, Side
 
@@ -37,11 +37,18 @@ class Accepted(msgspec.Struct):
     posts: int
 
 
-def routes(live: Live, changed: Noted) -> list[HTTPRouteHandler]:
-    """The handlers.
+def routes(arms: Arms, changed: Noted) -> list[HTTPRouteHandler]:
+    """The handlers. What is posted goes to every model that is served, or, where one refuses it, to none.
 
     changed   called after a change is in force
     """
+    first = arms.members[0].live
+
+    def tell(posts: Sequence[Post]) -> None:
+        for live in arms.lives[1:]:
+            live.check(posts)
+        for live in arms.lives:
+            live.post(posts)
 
     async def take(side: Side, request: HTTPRequest[Any, Any, Any]) -> Response[bytes]:
         try:
@@ -52,16 +59,16 @@ def routes(live: Live, changed: Noted) -> list[HTTPRouteHandler]:
         return await accept(posts)
 
     async def accept(posts: Sequence[Post]) -> Response[bytes]:
-        if not live.takes_posts:
+        if not all(live.takes_posts for live in arms.lives):
             return _problem(409, "one generation is served, not a folder of them: there is no place to write changes down")
         try:
-            await asyncio.to_thread(live.post, posts)
+            await asyncio.to_thread(tell, posts)
         except MessageError as error:
             return _refused(error)
         except OSError as error:
             return _problem(507, f"the change cannot be written down: {error.strerror or error}")
         changed()
-        generation = live.scorer.generation
+        generation = first.scorer.generation
         said = Accepted(len(posts), generation.meta.number, generation.sequence, generation.posts)
         return Response(messages.encode(said, "json"), media_type=MEDIA["json"])
 
@@ -79,7 +86,7 @@ def routes(live: Live, changed: Noted) -> list[HTTPRouteHandler]:
     async def remove(request: HTTPRequest[Any, Any, Any]) -> Response[bytes]:
         """Remove an item: from now on it is missing in every answer."""
         item_id = str(request.path_params["item_id"])
-        ids = live.scorer.generation.item_ids
+        ids = first.scorer.generation.item_ids
         try:
             key: Id = int(item_id) if ids.integer else item_id
             known = ids.row(key) >= 0

@@ -89,10 +89,14 @@ class Live:
             raise problem
         return self.scorer is not before
 
-    def post(self, posts: Sequence[Post]) -> None:
-        """Write changes down, for every worker and server of the folder, and apply them here. Raises MessageError, OSError."""
+    def check(self, posts: Sequence[Post]) -> None:
+        """Raise MessageError for changes that the model cannot take."""
         for i, one in enumerate(posts):
             check(self.scorer.generation, one, f"[{i}]." if len(posts) > 1 else "", self.scorer.plain)
+
+    def post(self, posts: Sequence[Post]) -> None:
+        """Write changes down, for every worker and server of the folder, and apply them here. Raises MessageError, OSError."""
+        self.check(posts)
         self._journal.append(posts)
         with suppress(GenerationError):  # of what else there was to refuse; follow tells
             self.refresh()

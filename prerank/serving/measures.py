@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from prerank.serving.messages import Request, Response
+if TYPE_CHECKING:
+    from prerank.serving.desk import Answered
 
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # set by server.py when there are several workers: they share their counts in this folder
@@ -31,15 +33,25 @@ class Measures:
         self.generation = Gauge("prerank_generation", "Number of the generation in force", registry=own, multiprocess_mode="max")
         self.sequence = Gauge("prerank_sequence", "Deltas applied to the generation in force", registry=own, multiprocess_mode="max")
         self.posts = Gauge("prerank_posts", "Changes by POST and DELETE that are applied", registry=own, multiprocess_mode="max")
+        self.logged = Counter("prerank_logged_events", "Impressions and shadows' answers that the event log has", registry=own)
+        self.dropped = Counter("prerank_dropped_events", "Those that it will never have", ["reason"], registry=own)
+        self.arm_requests = Counter("prerank_arm_requests", "Requests that an arm answered", ["arm"], registry=own)
+        self.arm_seconds = Histogram("prerank_arm_seconds", "Time an arm or shadow took to score", ["arm"], buckets=BUCKETS, registry=own)
+        self.arm_generation = Gauge("prerank_arm_generation", "Number of the generation in force in an arm", ["arm"], registry=own,
+                                    multiprocess_mode="max")  # fmt: skip
+        self.arm_sequence = Gauge("prerank_arm_sequence", "Deltas applied to it", ["arm"], registry=own, multiprocess_mode="max")
+        self.shadows_dropped = Counter("prerank_shadow_dropped", "Requests that a shadow had no time for", ["arm"], registry=own)
+        self.shadows_failed = Counter("prerank_shadow_failed", "Requests that a shadow could not score", ["arm"], registry=own)
         self.failed_reloads = Counter("prerank_failed_reloads", "Generations and deltas that could not be loaded", registry=own)
 
-    def scored(self, requests: Sequence[Request], responses: Sequence[Response], *, cold: bool = False) -> None:
+    def scored(self, answered: Sequence[Answered]) -> None:
         """Count what a successful call had in it."""
-        self.cold.inc(len(requests) if cold else 0)
-        self.users.inc(len(requests))
-        for request, response in zip(requests, responses, strict=True):
+        self.users.inc(len(answered))
+        for one in answered:
+            request, response = one.request, one.response
             assert request.candidates is not None
             packed = isinstance(request.candidates, bytes)
+            self.cold.inc(bool(one.scorer.cold))
             self.candidates.inc(len(request.candidates) // (8 if packed else 1))
             self.unknown_items.inc(len(response.missing) // (8 if packed else 1))
             self.unknown_users.inc(response.unknown_user)

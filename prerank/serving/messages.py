@@ -15,11 +15,13 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 Format = Literal["json", "msgpack"]
 Id = int | str
 LONGEST = 300  # letters of an error message
+LONGEST_ID = 1024  # bytes of a request's own id: what an event takes
 MEDIA: dict[Format, str] = {"json": "application/json", "msgpack": "application/msgpack"}
 
 
@@ -43,6 +45,9 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     k            how many of the best to return; None: all
     bids         one a candidate; given, the order is by probability x bid (eCPM)
     objective    which objective's probability orders; None: the first
+    request      what the answer, and all that is logged of it, is known by; None: the server makes one up
+    log          false: nothing of it is logged
+    arm          of the experiment, for tests; only where the experiment allows it
     """
 
     candidates: list[Id] | bytes | None = None
@@ -52,6 +57,9 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     k: int | None = None
     bids: list[float] | bytes | None = None
     objective: str | None = None
+    request: Id | None = None
+    log: bool = True
+    arm: str | None = None
 
 
 class ScoreRequest(Request, forbid_unknown_fields=True):
@@ -70,6 +78,10 @@ class Response(msgspec.Struct):
     missing             candidates that the generation does not know
     unknown_user        the user's id is not in the generation's table; the cold vector was used
     missing_features    user features that were neither stored nor given, and stand as missing
+    request             the request's id, where it has one
+    experiment, arm     who answered, of an experiment
+    memory              by cache, how many vectors were blended into the user's memory, where it lies outside the generation; {}: not read
+    generation, sequence, posts   of the answer in a batch of an experiment, whose answers may be of several arms
     """
 
     items: Any
@@ -79,9 +91,16 @@ class Response(msgspec.Struct):
     missing: Any
     unknown_user: bool
     missing_features: list[str]
+    request: Id | UnsetType = UNSET
+    experiment: str | UnsetType = UNSET
+    arm: str | UnsetType = UNSET
+    memory: dict[str, int] | UnsetType = UNSET
+    generation: int | UnsetType = UNSET
+    sequence: int | UnsetType = UNSET
+    posts: int | UnsetType = UNSET
 
 
-class ScoreResponse(Response):
+class ScoreResponse(Response, kw_only=True):
     """Response, and the state that gave it: one for all of a response.
 
     generation   its number
@@ -96,11 +115,11 @@ class ScoreResponse(Response):
     @classmethod
     def of(cls, generation: int, response: Response, sequence: int = 0, posts: int = 0) -> ScoreResponse:
         own = {f: getattr(response, f) for f in Response.__struct_fields__}
-        return cls(**own, generation=generation, sequence=sequence, posts=posts)
+        return cls(**{**own, "generation": generation, "sequence": sequence, "posts": posts})
 
 
 class BatchResponse(msgspec.Struct):
-    """Responses in the order of the requests, and the state that gave them all (see ScoreResponse)."""
+    """Responses in the order of the requests, and the state that gave them all (see ScoreResponse); 0: each tells its own."""
 
     generation: int
     responses: list[Response]
@@ -184,6 +203,8 @@ def _check(request: Request, where: str) -> int:
         n //= 8
     if n == 0:
         raise MessageError("must hold at least one id, got none", f"{where}candidates")
+    if request.request is not None and not _id_fits(request.request):
+        raise MessageError(f"must be an integer of 64 bits, or text of 1 to {LONGEST_ID} bytes", f"{where}request")
     if request.k is not None and request.k < 1:
         raise MessageError(f"must be at least 1, got {request.k}", f"{where}k")
     if request.bids is not None:
@@ -196,3 +217,8 @@ def _check(request: Request, where: str) -> int:
             first = int(np.flatnonzero(~(np.isfinite(values) & (values >= 0)))[0])
             raise MessageError(f"must be finite and not negative, got {values[first]:g}", f"{where}bids[{first}]")
     return n
+
+
+def _id_fits(id: Id) -> bool:
+    """Whether an event can carry it."""
+    return -(2**63) <= id < 2**63 if isinstance(id, int) else 0 < len(id.encode()) <= LONGEST_ID

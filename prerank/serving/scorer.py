@@ -66,6 +66,7 @@ class _Asked(NamedTuple):
 class Scorer:
     """See the module's first lines. Safe to call from several threads.
 
+    features   names that a request may give values of
     cost     microseconds a candidate where a head or a ranker scores them, measured here; None: MaxSim, a tenth or so
     """
 
@@ -77,6 +78,7 @@ class Scorer:
         self.generation = generation
         self.plain = loaded(generation, build) if plain is None else plain
         self.objectives = tuple(generation.meta.objectives)
+        self.features = frozenset(f.name for f in generation.schema.on("user"))
         self._users = Users(generation)
         self._ranked: RankedItems | None = None
         self._by_head: HeadItems | None = None
@@ -99,11 +101,18 @@ class Scorer:
 
     def score(self, requests: Sequence[Request]) -> list[Response]:
         """One response a request; the user tower runs once for all of them. Raises MessageError naming the field."""
-        where = [f"requests[{i}]." if len(requests) > 1 else "" for i in range(len(requests))]
+        return [response for response, _ in self.answer(requests)]
+
+    def answer(self, requests: Sequence[Request], where: Sequence[str] | None = None) -> list[tuple[Response, User]]:
+        """The same, each with the user as it was served.
+
+        where   what stands before a field that an error names, one a request
+        """
+        where = where or [f"requests[{i}]." if len(requests) > 1 else "" for i in range(len(requests))]
         asked = [self._asked(r, w) for r, w in zip(requests, where, strict=True)]
         users = [self._users.of(r, w) for r, w in zip(requests, where, strict=True)]
         found = self._logits(users, [a.rows for a in asked])
-        return [self._response(r, a, z, u) for r, a, z, u in zip(requests, asked, found, users, strict=True)]
+        return [(self._response(r, a, z, u), u) for r, a, z, u in zip(requests, asked, found, users, strict=True)]
 
     def _logits(self, users: Sequence[User], rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
         """Each user's candidates by their rows [C] -> logits [C, T], NaN where unknown."""

@@ -17,9 +17,11 @@ from typing import Any
 
 from litestar import Litestar
 
-from prerank.serving.app import Settings, create, opened
+from prerank.serving.app import create
+from prerank.serving.arms import Arms
 from prerank.serving.measures import SHARED
-from prerank.serving.scorer import Builder, Scorer
+from prerank.serving.scorer import Builder
+from prerank.serving.service import Settings, opened
 
 SWITCH = 0.0005  # seconds after which the thread that loads a generation lets requests go on; Python's 5 ms are several requests
 GRACE = 30  # seconds that requests in flight are given to finish
@@ -42,23 +44,23 @@ def serve(settings: Settings, build: Builder, *, host: str = "127.0.0.1", port: 
         url = f"http://{host}:{listener.getsockname()[1]}"
         if workers == 1:
             app = worker(settings, build)
-            _print(f"serving {url} (POST /score, GET /docs)", app.state.live.scorer)
+            _print(f"serving {url} (POST /score, GET /docs)", app.state.service.arms)
             for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn finishes what is in flight, then raises the signal again
                 signal.signal(number, lambda *_: None)
             uvicorn.Server(_config(app)).run([listener])
             return
-        scorer = opened(settings, build).scorer  # a generation that cannot be served is one line, not one a worker
-        _print(f"serving {url} with {workers} workers (POST /score, GET /docs)", scorer)
-        del scorer
+        arms = opened(settings, build)  # a generation that cannot be served is one line, not one a worker
+        _print(f"serving {url} with {workers} workers (POST /score, GET /docs)", arms)
+        del arms
         with tempfile.TemporaryDirectory(prefix="prerank-metrics-") as shared:
             os.environ[SHARED] = shared
             Multiprocess(_config(partial(worker, settings, build), workers), [listener]).run()
 
 
-def _print(line: str, scorer: Scorer) -> None:
-    """Where it serves, and in a second line what a candidate costs where that is more than MaxSim."""
-    cost = scorer.told()
-    print(line if cost is None else f"{line}\n{cost}", flush=True)
+def _print(line: str, arms: Arms) -> None:
+    """Where it serves, and a line for each model of which a candidate costs more than MaxSim's."""
+    costs = dict.fromkeys(told for m in (*arms.members, *arms.shadows) if (told := m.live.scorer.told()) is not None)
+    print("\n".join([line, *costs]), flush=True)
 
 
 def _config(app: Any, workers: int = 1) -> Any:

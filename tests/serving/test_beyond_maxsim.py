@@ -190,7 +190,7 @@ def test_dear_candidates_leave_the_event_loop_sooner(tmp_path, data, monkeypatch
     """50 candidates: as dear as 20,000 by MaxSim (0.2 us each) from 80 us each on."""
     published(tmp_path, data, "deepfm")
     app = create(Settings(tmp_path, follow_seconds=0), build.served)
-    monkeypatch.setattr(app.state.live.scorer, "cost", cost)
+    monkeypatch.setattr(app.state.service.live.scorer, "cost", cost)
     threads = []
 
     async def to_thread(function, *arguments):

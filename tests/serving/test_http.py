@@ -176,10 +176,10 @@ def test_other_routes_and_methods(url):
 def test_the_openapi_page_describes_the_body(url):
     assert "text/html" in httpx.get(f"{url}/docs").headers["content-type"]
     document = httpx.get(f"{url}/docs/openapi.json").json()
-    assert set(document["paths"]) == {"/score", "/health", "/metrics", "/schema", "/items", "/items/{item_id}", "/users"}
+    assert set(document["paths"]) == {"/score", "/health", "/metrics", "/schema", "/items", "/items/{item_id}", "/users", "/events"}
     body = document["paths"]["/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     assert set(document["components"]["schemas"][body.rsplit("/")[-1]]["properties"]) == {
-        "candidates", "user", "features", "context", "k", "bids", "objective", "requests",
+        "candidates", "user", "features", "context", "k", "bids", "objective", "requests", "request", "log", "arm",
     }  # fmt: skip
     assert {"200", "400", "401", "413", "422"} <= set(document["paths"]["/score"]["post"]["responses"])
 
