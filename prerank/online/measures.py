@@ -35,7 +35,7 @@ class Measures:
         for counter, name in ((self.rows, "rows"), (self.skipped, "skipped"), (self.late, "late"), (self.alarms, "alarms")):
             counter.inc(max(0, getattr(told, name) - getattr(self._before, name)))
         self._before = Told(rows=told.rows, skipped=told.skipped, late=told.late, alarms=told.alarms)
-        for *_, delay in told.updates:
+        for *_, delay, _ in told.updates:
             self.updates.observe(delay)
         for gauge, value in ((self.lag, told.lag), (self.rate, told.rate), (self.delay, told.delay),
                              (self.update_delay, told.update_delay), (self.generation, told.published),

@@ -59,7 +59,8 @@ class Told:
     delay             seconds from the event that made the last row ready until it was learned from
     published         number of the last generation, sequence   of the last delta to it
     update_delay      seconds from such an event until what knows it was published
-    updates           of each state since the last time: Unix time when it was published, generation, sequence, that delay
+    updates           of each state since the last time: Unix time when it was published, generation, sequence, that delay, and the
+                      source of the last row that it knows
     metrics           of the last `online.window` rows;  alarms   times that the loss rose
     """
 
@@ -74,7 +75,7 @@ class Told:
     published: int = 0
     sequence: int = 0
     update_delay: float = math.nan
-    updates: list[tuple[float, int, int, float]] = field(default_factory=list)
+    updates: list[tuple[float, int, int, float, Source]] = field(default_factory=list)
     alarms: int = 0
     metrics: dict[str, dict[str, float]] | None = None
 
@@ -180,7 +181,8 @@ class Trainer:
             self.told.published, self.told.sequence = number, self.publisher.sequence
             if not math.isnan(self.publisher.delay):
                 self.told.update_delay = self.publisher.delay
-                self.told.updates.append((round(time.time(), 3), number, self.publisher.sequence, round(self.publisher.delay, 3)))
+                late = round(self.publisher.delay, 3)
+                self.told.updates.append((round(time.time(), 3), number, self.publisher.sequence, late, self.learned.source))
 
     def save(self) -> None:
         """Checkpoint with the position: one folder that appears whole."""
