@@ -48,15 +48,18 @@ class Versions(nn.Module):
         base, start, _, _ = self.ends.tolist()
         at = (self.tick[ids] >= tick).nonzero().squeeze(1)  # places in ids whose state is too new
         number = self.before[ids[at]]
-        while len(at):
-            there = number >= start
-            gone, at, number = at[~there], at[there], number[there] - base
-            found = self.ticks[number] < tick
-            place, slot = at[found], number[found]
-            for new, name in zip(newest, Memory._fields, strict=True):
-                new[gone] = 0
-                new[place] = self._buffers[name][slot].to(new.dtype)  # type: ignore[index]
-            at, number = at[~found], self.earlier[number[~found]]
+        late = (number >= start).nonzero().squeeze(1)  # places in `at` whose version may be too new as well
+        while len(late):
+            slot = number[late] - base
+            new = self.ticks[slot] >= tick
+            late, slot = late[new], slot[new]
+            number[late] = self.earlier[slot]
+            late = late[number[late] >= start]
+        there = number >= start
+        slot = number[there] - base
+        for found, name in zip(newest, Memory._fields, strict=True):
+            found[at[~there]] = 0
+            found[at[there]] = self._buffers[name][slot].to(found.dtype)  # type: ignore[index]
         return newest
 
     def keep(self, ids: Tensor, old: Memory, known: int) -> None:
