@@ -16,13 +16,15 @@ def up(
     rate: Annotated[float, typer.Option(min=0.1, help="requests a second")] = 50.0,
     drift: Annotated[float, typer.Option(min=0, help="quarter turns of all tastes over the whole time")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="of the world")] = 0,
+    retrain: Annotated[bool, typer.Option(help="at the end, train from scratch on the whole log, to compare with")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the system that the folder holds")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only the report")] = False,
 ) -> None:
     """Start a server, an event log, label waiting and a trainer, and let simulated users live with them.
 
     The world's tastes drift. What learning online is worth is told as true click probability: of what is shown, of what the first model,
-    frozen, would have shown, and of the best and of a blind choice.
+    frozen, would have shown, of a model trained from scratch at the end, and of the best and of a blind choice. A page of it lies in the
+    folder.
 
     Examples:
 
@@ -32,18 +34,19 @@ def up(
     """
     from rich.console import Console
 
-    from prerank.online.report import pictures, table
+    from prerank.online.report import said, table, write
     from prerank.online.up import up as start
+    from prerank.online.view import live, of_system
 
     telling = Telling(quiet)
+    with live(telling.console, f"prerank up, {60 * minutes:g} s", quiet=quiet) as show:
 
-    def told(interval: dict[str, Any]) -> None:
-        trainer = interval.get("trainer", {})
-        delay = trainer.get("update_delay")
-        telling.say(f"{interval['at']:6.0f} s  shown: online {interval.get('online', 0):.3f}  frozen {interval.get('frozen', 0):.3f}  "
-                    f"best {interval.get('best', 0):.3f}  generation {interval['generation']}  learned {trainer.get('rows', 0):,} rows"
-                    + ("" if delay is None else f"  fresh after {delay:.1f} s") + f"  p50 {interval['p50_ms']:.1f} ms")  # fmt: skip
+        def told(interval: dict[str, Any]) -> None:
+            show(of_system(interval))
 
-    report = start(to, minutes=minutes, rate=rate, drift=drift, seed=seed, overwrite=overwrite, say=telling.say, told=told)
+        report = start(to, minutes=minutes, rate=rate, drift=drift, seed=seed, retrain=retrain, overwrite=overwrite, say=telling.say,
+                       told=told)  # fmt: skip
     Console().print(table(report).rich())
-    typer.echo(f"written: {to / 'report.json'}, {', '.join(str(p) for p in pictures(report, to))}")
+    for line in said(report):
+        typer.echo(line)
+    typer.echo(f"written: {', '.join(str(p) for p in (to / 'report.json', *write(report, to)))}")

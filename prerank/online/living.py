@@ -35,6 +35,10 @@ class Asked:
     hour: NDArray[np.int64]
     items: NDArray[np.int64]
 
+    def one(self, i: int) -> Asked:
+        """The i-th alone."""
+        return Asked(self.user[i : i + 1], self.scene[i : i + 1], self.hour[i : i + 1], self.items[i : i + 1])
+
 
 class LivingWorld:
     """See the module's first lines.

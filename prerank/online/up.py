@@ -19,59 +19,36 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from prerank import build
 from prerank.config import ConfigError, dump, parse
 from prerank.datasets import resolve
-from prerank.online.living import Asked, LivingWorld
+from prerank.online.afresh import afresh
+from prerank.online.life import Life
+from prerank.online.living import LivingWorld
 from prerank.run import train
-from prerank.serving import Client, Request, Scorer, export
+from prerank.serving import Client, Scorer, export
 from prerank.serving.client import ClientError
 from prerank.serving.generation import Generation
 from prerank.stream import Client as Events
-from prerank.stream import Feedback, Impression, now
 from prerank.training.checkpoint import write_text
 
-SHOWN = 10  # items of an answer
 WINDOW = "2s"  # how long a click is waited for
-INTERVAL = 5.0  # seconds of a line of the report
 LOGGED = 50  # impressions a user in the log of before
 GROUPS = [{"match": "*ids*", "lr": 0.05, "rowwise": True}]
 MODEL = {"name": "dssm", "hidden": [64, 32], "norm": False, "similarity": "dot", "id_head": 16}
 
 
-@dataclass
-class Interval:
-    """Some seconds: true click probability of what each would have shown, and what the system said of itself."""
-
-    at: float
-    requests: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    generation: int = 0
-    failed: int = 0
-    milliseconds: list[float] = field(default_factory=list)
-
-    def told(self) -> dict[str, Any]:
-        n = max(self.requests, 1)
-        means = {name: total / n for name, total in self.sums.items()}
-        p50, p99 = np.quantile(self.milliseconds, (0.5, 0.99)).tolist() if self.milliseconds else (math.nan, math.nan)
-        return {"at": round(self.at, 1), "requests": self.requests, "failed": self.failed, "generation": self.generation, **means,
-                "p50_ms": p50, "p99_ms": p99}  # fmt: skip
-
-
 def up(folder: Path, *, minutes: float = 5.0, rate: float = 50.0, drift: float = 1.0, users: int = 2000, items: int = 1000, seed: int = 0,
-       overwrite: bool = False, say: Callable[[str], None] = lambda line: None,
+       retrain: bool = True, overwrite: bool = False, say: Callable[[str], None] = lambda line: None,
        told: Callable[[dict[str, Any]], None] = lambda interval: None) -> dict[str, Any]:  # fmt: skip
     """Prepare, train, start everything, let the world live, stop everything; the report is also in folder/report.json.
 
-    rate    requests a second;  drift   quarter turns of all tastes over the whole time
-    told    called every few seconds
+    rate      requests a second;  drift   quarter turns of all tastes over the whole time
+    retrain   at the end, train the model from scratch on the whole log, to compare with
+    told      called every few seconds
     Raises ConfigError, and what training and exporting raise.
     """
     if (folder / "up.yaml").exists():
@@ -89,13 +66,19 @@ def up(folder: Path, *, minutes: float = 5.0, rate: float = 50.0, drift: float =
     intervals: list[dict[str, Any]] = []
     with _processes(folder, say) as (check, url):
         with Client(url) as client, Events(f"sqlite:///{folder / 'events.db'}", linger=0.05) as events:
-            for interval in _live(world, client, events, frozen, rate, check):
+            life = Life(world, client, events, frozen)
+            for interval in life.live(rate, check):
                 intervals.append(interval.told())
                 told(intervals[-1] | _trainer(folder))
             events.flush()
         time.sleep(3)  # the last windows close, and the trainer learns of them
         trainer = _trainer(folder)
-    report = _report(intervals, trainer) | {"minutes": minutes, "rate": rate, "drift": drift, "users": users, "items": items, "seed": seed}
+    report = _report(intervals, trainer) | {"freshness": _freshness(folder, life.served)}
+    if retrain:
+        say("training a model from scratch on the whole log, to compare with")
+        kept = [(asked, at) for asked, at in life.kept if at >= report["last"]["from"]]
+        report["retrained"] = afresh(config, folder / "retrained", world, kept)
+    report |= {"minutes": minutes, "rate": rate, "drift": drift, "users": users, "items": items, "seed": seed}
     write_text(folder / "report.json", json.dumps(report, indent=1))
     return report
 
@@ -111,62 +94,6 @@ def _config(folder: Path, users: int, items: int, seed: int) -> Any:
                    "publish": {"folder": str(folder / "generations"), "every": "1s"}},
         "output": str(folder / "online"),
     })  # fmt: skip
-
-
-def _live(world: LivingWorld, client: Client, events: Events, frozen: Scorer, rate: float, check: Callable[[], None]) -> Iterator[Interval]:
-    """Requests at the rate, until the time is over; an interval whenever one has ended."""
-    begun = time.monotonic()
-    asked, n, interval = 0, 0, Interval(0.0)
-    while (at := time.monotonic() - begun) < world.seconds:
-        due = int(at * rate) - asked
-        if due <= 0:
-            time.sleep(0.5 / rate)
-            continue
-        requests = world.ask(min(due, 32))
-        asked += len(requests.user)
-        for i in range(len(requests.user)):
-            _one(world, requests, i, at, client, events, frozen, interval, n)
-            n += 1
-        if time.monotonic() - begun - interval.at >= INTERVAL:
-            check()
-            yield interval
-            interval = Interval(time.monotonic() - begun)
-    yield interval
-
-
-def _one(world: LivingWorld, asked: Asked, i: int, at: float, client: Client, events: Events, frozen: Scorer, interval: Interval,
-         n: int) -> None:  # fmt: skip
-    """One request: answered, shown, clicked, logged; and ordered by the others, too."""
-    single = Asked(asked.user[i : i + 1], asked.scene[i : i + 1], asked.hour[i : i + 1], asked.items[i : i + 1])
-    truth = world.truth(single, at)[0]
-    user, ids = int(single.user[0]) + 1, (single.items[0] + 1).tolist()
-    context = {"scene": int(single.scene[0]), "hour": int(single.hour[0])}
-    begun = time.monotonic()
-    try:
-        answer = client.score(ids, user=user, k=SHOWN, context=context)
-    except ClientError:
-        interval.failed += 1
-        return
-    interval.milliseconds.append(1000 * (time.monotonic() - begun))
-    place = {item: c for c, item in enumerate(ids)}
-    shown = np.array([place[item] for item in answer.items])
-    (other,) = frozen.score([Request(candidates=ids, user=user, k=SHOWN, context=context)])
-    choices = {"online": shown, "frozen": np.array([place[item] for item in other.items]), "best": np.argsort(-truth)[:SHOWN],
-               "blind": np.arange(SHOWN)}  # fmt: skip
-    for name, chosen in choices.items():
-        interval.sums[name] = interval.sums.get(name, 0.0) + float(truth[chosen].mean())
-    interval.requests += 1
-    _log(world, events, truth[shown], answer, user, context, n)
-    interval.generation = answer.generation
-
-
-def _log(world: LivingWorld, events: Events, truth: NDArray[np.float64], answer: Any, user: int, context: dict[str, int], n: int) -> None:
-    ts = now()
-    for position, (item, clicked) in enumerate(zip(answer.items, world.clicks(truth), strict=True)):
-        events.send(Impression(request=n, user=user, item=item, ts=ts, position=position, features=dict(context),
-                               score=float(answer.scores[position]), generation=answer.generation))  # fmt: skip
-        if clicked:
-            events.send(Feedback(request=n, item=item, ts=ts + int(world.random.integers(50, 1000)), kind="click"))
 
 
 @contextmanager
@@ -241,8 +168,25 @@ def _trainer(folder: Path) -> dict[str, Any]:
 
 def _report(intervals: list[dict[str, Any]], trainer: dict[str, Any]) -> dict[str, Any]:
     """Means of the last fifth of the time."""
-    last = [i for i in intervals[-max(1, len(intervals) // 5) :] if i["requests"]]
+    asked = [i for i in intervals if i["requests"]]
+    last = asked[-max(1, len(asked) // 5) :]
     n = sum(i["requests"] for i in last)
     means = {name: sum(i[name] * i["requests"] for i in last) / max(n, 1) for name in ("online", "frozen", "best", "blind")}
-    return {"intervals": intervals, "last": {**means, "requests": n, "gain": means["online"] / means["frozen"] - 1 if n else math.nan},
+    gain = means["online"] / means["frozen"] - 1 if n else math.nan
+    return {"intervals": intervals, "last": {**means, "requests": n, "from": last[0]["at"] if last else 0.0, "gain": gain},
             "failed": sum(i["failed"] for i in intervals), **trainer}  # fmt: skip
+
+
+def _freshness(folder: Path, served: dict[tuple[int, int], float]) -> list[float]:
+    """Seconds of each state that was published: from the oldest event that it is the first to know of, to the first answer that came of
+    it or of a later one; those that nobody asked after are left out.
+    """
+    states = sorted(served.items())
+    found = []
+    path = folder / "online" / "metrics.jsonl"
+    for line in path.read_text().splitlines() if path.exists() else ():
+        for published, generation, sequence, delay, _ in json.loads(line)["updates"]:
+            answered = next((at for state, at in states if state >= (generation, sequence)), None)
+            if answered is not None:
+                found.append(round(answered - (published - delay), 3))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from prerank.config import ConfigError, Data
 from prerank.datasets import resolve
 from prerank.online.living import LivingWorld
-from prerank.online.report import pictures, table
+from prerank.online.report import said, table, write
 from prerank.online.up import up
 from prerank.stream import open_log
 
@@ -34,8 +35,19 @@ def test_everything_runs_and_the_model_learns_of_what_was_shown(tmp_path: Path, 
     asked = sum(i["requests"] for i in report["intervals"])
     assert events.end(0) >= 10 * asked  # every request that was answered is in the log
     events.close()
-    assert "learning online" in table(report).markdown()
-    assert [p.name for p in pictures(report, tmp_path)] == ["up.png"]
+    assert len(report["freshness"]) > 2
+    assert 0 < min(report["freshness"]) <= max(report["freshness"]) < 60
+    retrained = report["retrained"]
+    assert last["blind"] < retrained["utility"] < last["best"]
+    assert abs(retrained["requests"] - last["requests"]) <= 32  # one loop's, at the edge of an interval
+    assert retrained["rows"] > 50 * 200 + 300
+    text = table(report).markdown()
+    assert "learning online" in text
+    assert "retrained from scratch" in text
+    assert [p.name for p in write(report, tmp_path)] == ["report.html", "up.png", "freshness.png"]
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<img") == 2
+    assert all(escape(line) in page for line in said(report))
     with pytest.raises(ConfigError, match="holds a system already; replace it with --overwrite"):
         up(folder, minutes=0.1)
 
