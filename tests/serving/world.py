@@ -152,16 +152,20 @@ SERVE = """
 import sys
 from pathlib import Path
 from prerank import build
-from prerank.serving import Settings, serve
+from prerank.serving import Experiment, Settings, serve
 options = eval(sys.argv[2])
-port, workers = options.pop("port", 0), options.pop("workers", 1)
-serve(Settings(Path(sys.argv[1]), **options), build.served, port=port, workers=workers)
+port, workers, arms = options.pop("port", 0), options.pop("workers", 1), options.pop("experiment", None)
+folder = None if arms else Path(sys.argv[1])
+serve(Settings(folder, experiment=Experiment.model_validate(arms) if arms else None, **options), build.served, port=port, workers=workers)
 """
 
 
 @contextmanager
-def server(folder: Path, **options: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A server process on a free port: its URL and the process. It is ended, if it still runs, and must then end with status 0."""
+def server(folder: Path | None, **options: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A server process on a free port: its URL and the process. It is ended, if it still runs, and must then end with status 0.
+
+    experiment   as plain data
+    """
     environment = {**os.environ, "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, str(folder), repr(options)],
@@ -188,7 +192,7 @@ def server(folder: Path, **options: Any) -> Iterator[tuple[str, subprocess.Popen
 
 
 @contextmanager
-def threaded(folder: Path, **options: Any) -> Iterator[str]:
+def threaded(folder: Path | None, **options: Any) -> Iterator[str]:
     """The same server in a thread of this process, for tests that need no process of its own: its URL."""
     with closing(bind("127.0.0.1", 0)) as listener:
         app = create(Settings(folder, **options), build.served)
