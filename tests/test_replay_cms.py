@@ -103,10 +103,10 @@ def test_no_vector_is_made_by_a_model_that_saw_the_row(tmp_path: Path, monkeypat
     """The vectors of a flipped label's batch are the same bits; were the ranking model to learn first, they would not be."""
     hidden, made = Pair._hidden, []
 
-    def recorded(self: Pair, batch: Any, number: int) -> Any:
+    def recorded(self: Pair, ranker: Any, batch: Any) -> Any:
         if learned_first:
-            self._train(self.beside, batch, number, None)  # type: ignore[arg-type]
-        made.append(hidden(self, batch, number))
+            self._train(self.beside, batch, 0, None)  # type: ignore[arg-type]
+        made.append(hidden(self, ranker, batch))
         return made[-1]
 
     monkeypatch.setattr(Pair, "_hidden", recorded)
