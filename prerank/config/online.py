@@ -49,6 +49,8 @@ class Online(Strict):
         "beside", description="the ranking model of CMS learns in the same process, or in one of its own (`--role ranking`)"
     )
     recall: Recall | None = Field(Recall(), description="memories are read as of a row's impression; null: as they are when it is learned")
+    remember: int = Field(1_000_000, ge=1, description="users, and items, that the data does not have: so many are known, then the least "
+                                                       "recently used are forgotten, and new when they come again")  # fmt: skip
     window: int = Field(20_000, ge=2, description="rows of the running metrics")
     publish: Publish | None = Field(None, description="where generations are written; default: nowhere")
     drift: Drift = Drift()

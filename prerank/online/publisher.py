@@ -109,10 +109,10 @@ class Publisher:
     def _encoded(self) -> Entities | None:
         """The items that were learned from, as the model encodes them now."""
         of, schema = self.catalogue.of_items, self.catalogue.schema
-        ids = sorted(self._items | self._moved(schema.item_id))
+        ids = of.held(self._items | self._moved(schema.item_id))
         if not ids:
             return None
-        at = of.rows(ids)
+        at = of.places(ids)
         columns = {f.name: torch.from_numpy(np.array(of.column(f.name, at))) for f in schema.on("item")}
         device = next(self.model.parameters()).device
         with torch.inference_mode():
@@ -124,10 +124,10 @@ class Publisher:
     def _known(self) -> Entities | None:
         """The users that were learned from, the new ones among them, and those whose id has another row."""
         of = self.catalogue.of_users
-        ids = sorted(self._users | self._moved(self.catalogue.schema.user_id))
+        ids = of.held(self._users | self._moved(self.catalogue.schema.user_id))
         if not ids:
             return None
-        at = of.rows(ids)
+        at = of.places(ids)
         features = [f.name for f in self.catalogue.schema.on("user") if f.side == "user"]
         return Entities(_ids(ids), {name: np.array(of.column(name, at)) for name in features})
 

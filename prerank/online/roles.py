@@ -49,6 +49,9 @@ def check(config: Config, role: Role) -> None:
     model: Any = build.check_model(config.model, schema, config.objective, synergy)
     if getattr(model, "remembers", False):
         raise ConfigError("id_history: a stream does not take it: its sums are of the whole of train; set model.id_history to false")
+    if config.online.remember < config.training.batch_size:
+        raise ConfigError(f"online.remember: must be at least training.batch_size, {config.training.batch_size:,}; "
+                          f"got {config.online.remember:,}")  # fmt: skip
     cms = synergy.cms if synergy else None
     if role == "ranking" and config.online.ranking != "apart":
         raise ConfigError("online.ranking: must be apart for a ranking model in a process of its own; got beside, the two-tower's process")
