@@ -99,7 +99,7 @@ class Trainer:
             if online.start is not None:
                 start(self.pair, Path(online.start), role)
         torch.manual_seed(settings.seed + 1_000_003)  # dropout; the weights are drawn
-        self.catalogue = Catalogue(dataset)
+        self.catalogue = Catalogue(dataset, online.remember)
         self.columns = Columns(self.catalogue, config.data, settings.dedup)
         self.moments = Moments(caches(self.pair), f"{role} {online.partition}", online.recall)
         self._stores = [c.store for c in caches(self.pair) if isinstance(c.store, MemoryStore)]
