@@ -17,7 +17,8 @@ from prerank.config import Config, ConfigError, dump, load
 from prerank.data import prepare
 from prerank.datasets import resolve
 from prerank.online.roles import Role, check
-from prerank.online.trainer import Told, Trainer
+from prerank.online.told import Told
+from prerank.online.trainer import Trainer
 from prerank.training.checkpoint import write_text
 from prerank.training.lock import locked
 from prerank.training.stop import stop_asked

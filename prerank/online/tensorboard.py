@@ -18,7 +18,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from prerank.online.trainer import Told
+from prerank.online.told import Told
 
 
 class TensorBoard:

@@ -15,69 +15,32 @@ from __future__ import annotations
 import json
 import math
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from prerank import build
 from prerank.batch import Batch
 from prerank.config import Config, milliseconds
 from prerank.data import DataError, Dataset
 from prerank.data.encoder import digest
-from prerank.data.growing import GrowingVocabulary
 from prerank.metrics.running import PageHinkley, Running
 from prerank.online.catalogue import Catalogue
 from prerank.online.columns import Columns
 from prerank.online.moments import Moments
 from prerank.online.publisher import Publisher
 from prerank.online.roles import Role, caches, pair
+from prerank.online.saved import Saved
 from prerank.online.start import begin_outside, start
-from prerank.store import MemoryStore
-from prerank.stream import Correction, LogError, Position, Row, Rows, Source, open_log
-from prerank.training import checkpoint
+from prerank.online.told import Told
+from prerank.stream import Correction, LogError, Position, Row, Rows, open_log
 from prerank.training.device import configure, device_of
 from prerank.training.predict import evaluating
 
 SAY = 5.0  # seconds between lines of the running metrics
-
-
-@dataclass
-class Told:
-    """What a trainer tells while it runs.
-
-    rows, batches     learned from since the beginning;  skipped   rows that could not be read;  corrections   left alone (ours)
-    late              left alone: their impressions lie further back than memories can be read (`online.recall`)
-    lag               entries of the log that wait
-    rate              rows a second since the last time
-    delay             seconds from the event that made the last row ready until it was learned from
-    published         number of the last generation, sequence   of the last delta to it
-    update_delay      seconds from such an event until what knows it was published
-    updates           of each state since the last time: Unix time when it was published, generation, sequence, that delay, and the
-                      source of the last row that it knows
-    metrics           of the last `online.window` rows;  alarms   times that the loss rose
-    """
-
-    rows: int = 0
-    batches: int = 0
-    skipped: int = 0
-    corrections: int = 0
-    late: int = 0
-    lag: int = 0
-    rate: float = 0.0
-    delay: float = math.nan
-    published: int = 0
-    sequence: int = 0
-    update_delay: float = math.nan
-    updates: list[tuple[float, int, int, float, Source]] = field(default_factory=list)
-    alarms: int = 0
-    metrics: dict[str, dict[str, float]] | None = None
 
 
 class Trainer:
@@ -102,7 +65,6 @@ class Trainer:
         self.catalogue = Catalogue(dataset, online.remember)
         self.columns = Columns(self.catalogue, config.data, settings.dedup)
         self.moments = Moments(caches(self.pair), f"{role} {online.partition}", online.recall)
-        self._stores = [c.store for c in caches(self.pair) if isinstance(c.store, MemoryStore)]
         self.running = Running(dataset.schema.objectives, online.window)
         self.drift = PageHinkley(online.drift.slack, online.drift.limit)
         try:
@@ -112,8 +74,11 @@ class Trainer:
             self.log = open_log(online.rows)
         self.lease = self.log.claim(self.group, online.partition, f"{socket.gethostname()}:{folder.resolve()}")
         self.told = Told()
-        self.learned = Position()
-        self._load()
+        self.saved = Saved(folder / "checkpoint", self.pair, self.catalogue, self.moments, self.running, self.drift)
+        found = self.saved.load(self.told)
+        self.learned = found or Position()
+        if found is not None:
+            self.say(f"resumed after {self.told.rows:,} rows, at offset {found.offset:,}")
         self.rows = Rows(self.log, online.partition, self.learned)
         publish = None if role == "ranking" else online.publish
         self.publisher = None if publish is None else Publisher(publish, config, self.catalogue, self.learner.predictor, self.space)
@@ -186,18 +151,7 @@ class Trainer:
 
     def save(self) -> None:
         """Checkpoint with the position: one folder that appears whole."""
-        tensors = self.pair.tensors()
-        tensors |= {f"running/{k}": torch.from_numpy(np.asarray(v)) for k, v in self.running.arrays().items()}
-        tensors |= {f"vocabulary/{k}": v for k, v in self._vocabularies().items()}
-        for i, store in enumerate(self._stores):
-            tensors |= {f"history/{i}/{k}": v for k, v in store.history_tensors().items()}
-        tensors["rng"] = torch.get_rng_state()
-        position = [self.learned.offset, *self.learned.source]
-        state = {"position": position, "drift": self.drift.state(), "rows": self.told.rows, "batches": self.told.batches,
-                 "skipped": self.told.skipped, "corrections": self.told.corrections, "late": self.told.late, "alarms": self.told.alarms,
-                 "known": self.moments.known,
-                 "met": {"user": self.catalogue.of_users.met, "item": self.catalogue.of_items.met}}  # fmt: skip
-        checkpoint.save(self.folder / "checkpoint", tensors, state)
+        self.saved.save(self.told, self.learned)
         self.log.commit(self.group, self.online.partition, self.learned.offset)
 
     @property
@@ -260,41 +214,6 @@ class Trainer:
         if told is not None:
             told(t)
         t.updates = []
-
-    def _vocabularies(self) -> dict[str, Tensor]:
-        """Growing vocabularies as the bytes of their files, so that they lie in the same folder as the weights."""
-        found = {}
-        with tempfile.TemporaryDirectory() as folder:
-            for name, vocabulary in self.catalogue.growing.items():
-                path = Path(folder) / f"v{GrowingVocabulary.suffix}"
-                vocabulary.save(path)
-                found[name] = torch.from_numpy(np.fromfile(path, np.uint8))
-        return found
-
-    def _load(self) -> None:
-        found = checkpoint.load(self.folder / "checkpoint")
-        if found is None:
-            return
-        state = found.state
-        self.pair.load(found.part)
-        for i, store in enumerate(self._stores):
-            store.load_history(found.part(f"history/{i}"))
-        self.running.load({k: v.numpy() for k, v in found.part("running").items()})
-        for name, data in found.part("vocabulary").items():
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / f"v{GrowingVocabulary.suffix}"
-                data.numpy().tofile(path)
-                self.catalogue.growing[name].__dict__ |= GrowingVocabulary.load(path).__dict__
-        torch.set_rng_state(found.tensors["rng"])
-        self.drift.load(state["drift"])
-        offset, *source = state["position"]
-        self.learned = Position(offset, Source(*source))
-        for name in ("rows", "batches", "skipped", "corrections", "late", "alarms"):
-            setattr(self.told, name, state[name])
-        self.moments.known = state["known"]
-        self.catalogue.of_users.load(state["met"]["user"])
-        self.catalogue.of_items.load(state["met"]["item"])
-        self.say(f"resumed after {self.told.rows:,} rows, at offset {offset:,}")
 
 
 def _known(line: dict[str, Any]) -> dict[str, Any]:

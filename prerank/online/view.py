@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from prerank.online.trainer import Told
+from prerank.online.told import Told
 
 BARS, KEPT = "▁▂▃▄▅▆▇█", 40
 
