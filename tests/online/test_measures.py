@@ -8,12 +8,15 @@ import httpx
 
 from prerank.online import Told
 from prerank.online.measures import Measures
+from prerank.stream import Source
+
+AT = Source(7, 0)
 
 
 def test_counters_add_up_and_gauges_are_of_now() -> None:
     measures = Measures()
-    measures.tell(Told(rows=100, late=1, lag=5, published=2, updates=[(0.0, 1, 0, 1.2), (1.0, 2, 0, 4.0)]))
-    measures.tell(Told(rows=150, late=1, skipped=2, lag=3, published=2, sequence=4, update_delay=1.5, updates=[(2.0, 2, 4, 1.5)],
+    measures.tell(Told(rows=100, late=1, lag=5, published=2, updates=[(0.0, 1, 0, 1.2, AT), (1.0, 2, 0, 4.0, AT)]))
+    measures.tell(Told(rows=150, late=1, skipped=2, lag=3, published=2, sequence=4, update_delay=1.5, updates=[(2.0, 2, 4, 1.5, AT)],
                        metrics={"click": {"auc": 0.75, "logloss": math.nan}}))  # fmt: skip
     page = httpx.get(measures.serve(0)).text
     found = {name: float(value) for name, _, value in (line.rpartition(" ") for line in page.splitlines() if line[0] != "#")}
