@@ -17,6 +17,7 @@ from prerank.cli import VERBS
 from prerank.cli.verbs import load
 from prerank.config import checked, parse
 from prerank.consistency import Thresholds
+from prerank.serving import Experiment
 from prerank.tuning import Tune
 
 ROOT = Path(__file__).parent.parent
@@ -116,6 +117,9 @@ def test_yaml_parses(path):
             continue
         if body.startswith("# gate:"):
             checked(Thresholds, raw, page(path))
+            continue
+        if body.startswith("# experiment:"):
+            checked(Experiment, raw, page(path))
             continue
         section = re.match(r"# fragment of (data|training)", body)
         if section and section[1] == "data":

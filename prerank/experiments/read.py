@@ -1,11 +1,11 @@
-"""A Parquet or CSV file of what was shown under which arm: one row an impression, the columns named by whoever asks.
+"""What was shown under which arm, one row an impression: a Parquet or CSV file, or the log that label waiting writes (rows.py).
 
     seen = read("rows.parquet", Columns(arm="arm", user="user_id", rates=("click",), values=("revenue",), latency="milliseconds"))
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from prerank.data import DataError, Table
 from prerank.data.values import numbers
+from prerank.experiments.rows import frame, is_log
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +60,26 @@ class Seen:
 
 
 def read(path: str | Path, columns: Columns) -> Seen:
-    """Raises DataError: no such column, a rate that is neither 0 nor 1, fewer than two arms."""
+    """Raises DataError: no such column, a rate that is neither 0 nor 1, fewer than two arms.
+
+    path   of a file, or a log's address
+    """
+    if is_log(path):
+        wanted = (columns.arm, columns.user, *columns.rates, *columns.values, columns.latency, columns.request, columns.time)
+        rows, said = frame(str(path), list(dict.fromkeys(c for c in wanted if c)), columns.name)
+        if columns.latency and rows[columns.latency].null_count() == len(rows):  # whoever wrote the events does not know it
+            columns = replace(columns, latency=None)
+        return _seen(rows, replace(columns, experiment=None, name=None), str(path), said)
     table = Table(path, "experiment's rows")
     named = {"--arm": columns.arm, "--user": columns.user, **{f"--rate {c}": c for c in columns.rates},
              **{f"--value {c}": c for c in columns.values}, "--latency": columns.latency, "--request": columns.request,
              "--time": columns.time, "--experiment-column": columns.experiment}  # fmt: skip
     table.require({column: option for option, column in named.items() if column})
-    frame = table.read({c: table.typed(c) for c in dict.fromkeys(c for c in named.values() if c)})
-    return _seen(frame, columns, str(path))
+    rows = table.read({c: table.typed(c) for c in dict.fromkeys(c for c in named.values() if c)})
+    return _seen(rows, columns, str(path), [])
 
 
-def _seen(frame: pl.DataFrame, columns: Columns, path: str) -> Seen:
-    said: list[str] = []
-
+def _seen(frame: pl.DataFrame, columns: Columns, path: str, said: list[str]) -> Seen:
     def keep(where: pl.Expr, why: str) -> None:
         nonlocal frame
         kept = frame.filter(where)

@@ -137,7 +137,10 @@ class Recorder:
             client.send_message(message, key)
 
     def _messages(self, one: _Put) -> list[bytes]:
-        """One for each item. Raises ValueError for an answer that is no event; the first message is looked at for all."""
+        """One for each item. Raises ValueError for an answer that is no event; the first message is looked at for all.
+
+        What was forced into an arm is of no experiment: whoever compares its arms wants users that were dealt.
+        """
         answered, response, generation = one.answered, one.answered.response, one.answered.scorer.generation
         request, served = answered.request, self._of(generation)
         objective = answered.scorer.objectives[0] if request.objective is None else request.objective
@@ -147,7 +150,7 @@ class Recorder:
         common: dict[str, Any] = {
             "request": answered.id, "user": request.user, "ts": one.ts, "generation": generation.meta.number,
             "sequence": generation.sequence, "posts": generation.posts, "memory": _version(response.memory),
-            "experiment": response.experiment or None, "arm": response.arm or None, "latency": round(one.latency, 3),
+            "experiment": None if request.arm else response.experiment or None, "arm": response.arm or None, "latency": round(one.latency, 3),
         }  # fmt: skip
         if not items:
             return []
