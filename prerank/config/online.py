@@ -12,6 +12,7 @@ from prerank.config.strict import Strict
 
 class Publish(Strict):
     folder: str = Field(description="of generations, which servers follow")
+    to: str | None = Field(None, description="where they are copied for servers on other machines: redis://.., s3://.. (`serve --source`)")
     every: Duration = Field("5s", description="between two generations, while rows come")
     deltas: int = Field(20, ge=0, description="between two whole generations: what changed alone; 0: every one is whole")
     keep: int = Field(3, ge=1, description="generations that stay")

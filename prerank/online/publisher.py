@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from prerank.config import Config, Publish
 from prerank.data.growing import Changes as Growth
 from prerank.online.catalogue import Catalogue
 from prerank.online.catalogue import Entities as CatalogueSide
+from prerank.online.elsewhere import Elsewhere
 from prerank.serving.change import Changes, Entities, Grown
 from prerank.serving.delta import write_delta
 from prerank.serving.export import export
@@ -37,9 +39,12 @@ class Publisher:
     sequence   of the last delta; 0: a whole generation was the last
     """
 
-    def __init__(self, settings: Publish, config: Config, catalogue: Catalogue, model: nn.Module, space: str | None = None) -> None:
+    def __init__(self, settings: Publish, config: Config, catalogue: Catalogue, model: nn.Module, space: str | None = None,
+                 say: Callable[[str], None] = lambda line: None) -> None:  # fmt: skip
+        """Raises GenerationError for another place (`to`) that cannot be used."""
         self.settings, self.config, self.catalogue, self.model, self.space = settings, config, catalogue, model, space
         self.delay, self.sequence, self.number = math.nan, 0, 0
+        self._elsewhere = None if settings.to is None else Elsewhere(Path(settings.folder), settings.to, say)
         self._oldest: int | None = None
         self._before: dict[str, Tensor] = {}  # weights as they were published last
         self._users: set[Any] = set()
@@ -61,7 +66,7 @@ class Publisher:
 
     def publish(self) -> int | None:
         """Raises GenerationError, OSError (a full disk); then nothing is left of what was to be published."""
-        asked = self.number and wanted(self.settings.folder) is not None
+        asked = self.number and (wanted(self.settings.folder) is not None or (self._elsewhere is not None and self._elsewhere.asked))
         if self._oldest is None and not asked:
             return None
         if not self.number or asked or self.sequence >= self.settings.deltas or not hasattr(self.model, "encode"):
@@ -75,7 +80,14 @@ class Publisher:
         self._oldest = None
         for touched in (self._users, self._items, self._rows):
             touched.clear()
+        if self._elsewhere is not None:
+            self._elsewhere.copy()
         return self.number
+
+    def close(self) -> None:
+        """What was published last is in the other place, too, unless that is away."""
+        if self._elsewhere is not None:
+            self._elsewhere.close()
 
     def _whole(self) -> None:
         synergy = self.config.synergy
@@ -84,6 +96,8 @@ class Publisher:
                         dtype=self.settings.dtype, synergy=None if synergy is None else synergy.model_dump(mode="json"),
                         keep=self.settings.keep, space=self.space)  # fmt: skip
         self.number, self.sequence = int(folder.name.rpartition("-")[2]), 0
+        if self._elsewhere is not None:
+            self._elsewhere.asked = False
 
     def _changes(self) -> Changes:
         tables = _tables(self.model)
