@@ -81,7 +81,9 @@ class Trainer:
             self.say(f"resumed after {self.told.rows:,} rows, at offset {found.offset:,}")
         self.rows = Rows(self.log, online.partition, self.learned)
         publish = None if role == "ranking" else online.publish
-        self.publisher = None if publish is None else Publisher(publish, config, self.catalogue, self.learner.predictor, self.space, self.say)
+        self.publisher = None
+        if publish is not None:
+            self.publisher = Publisher(publish, config, self.catalogue, self.learner.predictor, self.space, self.say)
 
     def run(self, stop: Callable[[], bool], *, until_empty: bool = False, told: Callable[[Told], None] | None = None) -> Told:
         """Until `stop` says so. A checkpoint is the last thing that is written."""
