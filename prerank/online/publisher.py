@@ -29,6 +29,7 @@ from prerank.serving.change import Changes, Entities, Grown
 from prerank.serving.delta import write_delta
 from prerank.serving.export import export
 from prerank.serving.follow import wanted
+from prerank.serving.generation import CURRENT
 from prerank.stream import Row
 
 
@@ -67,7 +68,7 @@ class Publisher:
     def publish(self) -> int | None:
         """Raises GenerationError, OSError (a full disk); then nothing is left of what was to be published."""
         asked = self.number and (wanted(self.settings.folder) is not None or (self._elsewhere is not None and self._elsewhere.asked))
-        if self._oldest is None and not asked:
+        if self._oldest is None and not asked and not self._nothing_there():
             return None
         if not self.number or asked or self.sequence >= self.settings.deltas or not hasattr(self.model, "encode"):
             self._whole()
@@ -88,6 +89,11 @@ class Publisher:
         """What was published last is in the other place, too, unless that is away."""
         if self._elsewhere is not None:
             self._elsewhere.close()
+
+    def _nothing_there(self) -> bool:
+        """A server has nothing to begin with, while the first weights are there."""
+        begun = self.config.online is not None and self.config.online.start is not None
+        return begun and not self.number and not (Path(self.settings.folder) / CURRENT).exists()
 
     def _whole(self) -> None:
         synergy = self.config.synergy
