@@ -1,12 +1,12 @@
 """The living system measured: how fresh, how fast, and what is left of it after 50 kills.
 
-    python -m benchmarks.online freshness [--rate 2000] [--seconds 180]     event to what a server has in force, at that many events a second
-    python -m benchmarks.online throughput [--rows 400000]                  rows a CPU second of the two-tower trainer, by what of CS3 is on
-    python -m benchmarks.online chaos [--rounds 50]                         kill -9 of any process while events come; then everything is counted
-    python -m benchmarks.online lockstep [--rounds 50]                      kill -9 of a lockstep trainer; its end against a run never killed
+    python -m benchmarks.online freshness [--rate 2000]     event to what a server has in force, at that many events a second
+    python -m benchmarks.online throughput [--rows 400000]  rows a CPU second of the two-tower trainer, by what of CS3 is on
+    python -m benchmarks.online chaos [--rounds 50]         kill -9 of any process while events come; then everything is counted
+    python -m benchmarks.online lockstep [--rounds 50]      kill -9 of a lockstep trainer; its end against a run never killed
 
-Each writes its part of results/online.json and leaves the others alone. Events come from users of the simulated world; label waiting, both
-trainers (CS3 whole, memories in LMDB) and the server are processes of their own, and so is everything's CPU time counted.
+Each writes its part of results/online.json and leaves the others alone. Events come from users of the simulated world; label waiting,
+both trainers (CS3 whole, memories in LMDB) and the server are processes of their own.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def freshness(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     counts, edges = np.histogram(found, bins=np.arange(0, 20.5, 0.5))
     return {
         "events_per_second": round((users.sent + users.clicks) / users.seconds), "asked_for": options.rate,
-        "seconds": round(users.seconds, 1), "rows": len(found), "seconds_to_in_force": quantiles, "max": round(float(found.max()), 2), "cpu_seconds": spent,
+        "seconds": round(users.seconds, 1), "rows": len(found), "seconds_to_in_force": quantiles,
+        "max": round(float(found.max()), 2), "cpu_seconds": spent,
         "states": len(forces), "histogram": {"edges": edges.tolist(), "rows": counts.tolist()},
     }  # fmt: skip
 
@@ -125,7 +126,7 @@ def throughput(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     online = system.config.online.model_copy(update={"publish": None, "start": None, "ranking": "beside"})
     synergy = system.config.synergy
     assert synergy is not None
-    kinds = {
+    kinds: dict[str, dict[str, Any]] = {
         "backbone": {"synergy": None}, "cas + cts": {"synergy": synergy.model_copy(update={"cms": None, "store": "memory"})},
         "cs3, memory from LMDB": {"online": online.model_copy(update={"ranking": "apart"})},
         "cs3, ranking model beside": {"synergy": synergy.model_copy(update={"store": "memory"})},
@@ -187,7 +188,7 @@ def chaos(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 def _blended(path: Path) -> dict[str, int]:
     """{store: vectors that were ever blended into it}"""
-    file, found = LmdbFile(path), {}
+    file, found = LmdbFile(path), dict[str, int]()
     with file.env.begin() as top:
         names = [bytes(name) for name, _ in top.cursor() if bytes(name).startswith(b"prerank")]
     for name in names:
@@ -211,31 +212,28 @@ def _again(system: System, options: argparse.Namespace, work: Path) -> dict[str,
 
 def lockstep(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """One process with the ranking model beside, memories in LMDB: killed and never killed, bit for bit."""
-    system, chance = System(work, options.users, options.items, options.seed, begun=False), random.Random(options.seed)
+    system, chance = System(work, options.users, options.items, options.seed, begun=False, batch=256), random.Random(options.seed)
     system.begin(("waiting",))
-    with Users(system, 20_000) as users:
+    with Users(system, 2_000) as users:
         while users.sent < options.rows:
             time.sleep(0.2)
     _until(lambda: len(system.rows()) >= users.sent, system)
     system.stop()
-    ends, kills, times = [], 0, [0.0]
+    ends, kills = [], 0
     for name in ("straight", "killed"):
-        system.run(name, options.users, options.items, False, checkpoint="0.3s")
+        system.run(name, options.users, options.items, False, checkpoint="0.1s")
         command = [sys.executable, "-m", "prerank", "online", "-c", str(work / f"{name}.yaml"), "--resume", "--lockstep", "-q",
                    "--until-empty"]  # fmt: skip
         ended = False
         while not ended:
-            process = subprocess.Popen(command)
-            if name == "killed" and kills < options.rounds:
-                try:
-                    process.wait(chance.uniform(0.5, 1.0) * times[0])
-                except subprocess.TimeoutExpired:
-                    kills += 1
-                    process.send_signal(signal.SIGKILL)
-            begun = time.monotonic()
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            if name == "killed" and kills < options.rounds and _goes_on(work / name, process, chance.randint(1, 2)):
+                time.sleep(chance.uniform(0.0, 0.2))
+                kills += process.poll() is None
+                process.send_signal(signal.SIGKILL)
             ended = process.wait() == 0
-            if name == "straight":
-                times = [time.monotonic() - begun]
+            if process.returncode not in (0, -signal.SIGKILL):
+                raise RuntimeError(f"a trainer ended with status {process.returncode}")
         found = checkpoint.load(work / name / "checkpoint")
         assert found is not None
         ends.append((found, _contents(work / f"{name}.lmdb")))
@@ -246,8 +244,22 @@ def lockstep(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             + len(other_store.keys() - one_store.keys())}  # fmt: skip
 
 
+def _goes_on(folder: Path, process: subprocess.Popen[bytes], checkpoints: int) -> bool:
+    """Whether a trainer has written so many checkpoints, before it ended."""
+    current, before = folder / "checkpoint/current", None
+    while process.poll() is None:
+        now = current.read_text() if current.exists() else None
+        if now != before:
+            checkpoints -= before is not None
+            before = now
+        if checkpoints <= 0:
+            return True
+        time.sleep(0.002)
+    return False
+
+
 def _contents(path: Path) -> dict[bytes, bytes]:
-    file, found = LmdbFile(path), {}
+    file, found = LmdbFile(path), dict[bytes, bytes]()
     with file.env.begin() as top:
         names = [bytes(name) for name, _ in top.cursor()]
     for name in names:
@@ -272,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, help="events a second; default 2000, in chaos 500")
     parser.add_argument("--seconds", type=float, default=180.0)
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--rows", type=int, help="default 400,000, in lockstep 40,000")
+    parser.add_argument("--rows", type=int, help="default 400,000, in lockstep 100,000")
     parser.add_argument("--users", type=int, default=5_000)
     parser.add_argument("--items", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -283,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         one(options.config)
         return
     options.rate = options.rate or (500.0 if options.what == "chaos" else 2000.0)
-    options.rows = options.rows or (40_000 if options.what == "lockstep" else 400_000)
+    options.rows = options.rows or (100_000 if options.what == "lockstep" else 400_000)
     torch.set_num_threads(1)
     work = options.work or Path(tempfile.mkdtemp(prefix="prerank-online-"))
     work.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ CS3 = {"cas": {}, "cts": {}, "cms": {"ranker": {"name": "dcnv2", "hidden": [64, 
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def settings(folder: Path, name: str, users: int, items: int, seed: int, *, synergy: dict[str, Any], start: Path | None,
+def settings(folder: Path, name: str, users: int, items: int, seed: int, batch: int, *, synergy: dict[str, Any], start: Path | None,
              **online: Any) -> Config:  # fmt: skip
     """A run of this name in the folder; the simulated log is shared."""
     log = {"users": users, "items": items, "impressions": 40 * users, "drift": 0.0, "seed": seed, "days": 4}
@@ -44,7 +44,7 @@ def settings(folder: Path, name: str, users: int, items: int, seed: int, *, syne
         "name": name,
         "data": {"recipe": "simulated", "options": log, "labels": {"click": {"column": "click"}}, "width": 16},
         "model": MODEL, "synergy": synergy,
-        "training": {"batch_size": 1024, "average": 0.95, "threads": 1, "seed": seed, "optimizer": {"lr": 0.002, "groups": GROUPS}},
+        "training": {"batch_size": batch, "average": 0.95, "threads": 1, "seed": seed, "optimizer": {"lr": 0.002, "groups": GROUPS}},
         "online": {"rows": f"sqlite:///{folder / 'rows.db'}", "wait": "0.2s", "checkpoint": "5s", "recall": {"tick": "1s", "keep": "60s"},
                    **({} if start is None else {"start": str(start)}), **online},
         "output": str(folder / name),
@@ -52,11 +52,15 @@ def settings(folder: Path, name: str, users: int, items: int, seed: int, *, syne
 
 
 class System:
-    """See the module's first lines. begun: whether trainers begin with what a replay of the log learned."""
+    """See the module's first lines.
 
-    def __init__(self, folder: Path, users: int, items: int, seed: int = 0, begun: bool = True, publish: str = "1s") -> None:
-        self.folder, self.seed = folder, seed
-        generations = {"folder": str(folder / "generations"), "every": publish}
+    begun   whether trainers begin with what a replay of the log learned
+    batch   rows of a batch of theirs, at most
+    """
+
+    def __init__(self, folder: Path, users: int, items: int, seed: int = 0, begun: bool = True, batch: int = 1024) -> None:
+        self.folder, self.seed, self.batch = folder, seed, batch
+        generations = {"folder": str(folder / "generations"), "every": "1s"}
         self.config = self.run("online", users, items, begun, ranking="apart", publish=generations)
         if begun:
             first = self.config.model_copy(update={"online": None, "output": str(folder / "first")})
@@ -80,7 +84,7 @@ class System:
         """Settings of a run of this system, also written to NAME.yaml."""
         synergy = {**CS3, "store": f"lmdb:{self.folder / name}.lmdb"}
         start = self.folder / "first" if begun else None
-        config = settings(self.folder, name, users, items, self.seed, synergy=synergy, start=start, **online)
+        config = settings(self.folder, name, users, items, self.seed, self.batch, synergy=synergy, start=start, **online)
         write_text(self.folder / f"{name}.yaml", dump(config))
         return config
 
@@ -159,30 +163,31 @@ class Users:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True)
         self.sent = self.clicks = 0
-        self.seconds = 0.0
+        self.seconds = 0.0  # until they were told to stop
 
     def __enter__(self) -> Users:
+        self._begun = time.monotonic()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.seconds = time.monotonic() - self._begun
         self._stop.set()
         self._thread.join()
 
     def _live(self) -> None:
-        begun, events, waiting = time.monotonic(), 0, list[tuple[float, int, int]]()
+        events, waiting = 0, list[tuple[float, int, int]]()
         with Client(self._address, linger=0.05) as client:
-            while not self._stop.is_set():
-                at = time.monotonic() - begun
+            while waiting or not self._stop.is_set():  # whoever has seen something may still click
+                at = time.monotonic() - self._begun
                 while waiting and waiting[0][0] <= at:
                     _, request, item = heapq.heappop(waiting)
                     client.send(Feedback(request=request, item=item, ts=now(), kind="click"))
                     events, self.clicks = events + 1, self.clicks + 1
-                if (due := int(at * self._rate) - events) > 0:
+                if not self._stop.is_set() and (due := int(at * self._rate) - events) > 0:
                     events += self._shown(client, min(due, 200), at, waiting)
                 else:
                     time.sleep(0.005)
-            self.seconds = time.monotonic() - begun
             client.flush()
 
     def _shown(self, client: Client, count: int, at: float, waiting: list[tuple[float, int, int]]) -> int:
@@ -195,7 +200,7 @@ class Users:
         clicked = random.random(count) < sigmoid(utility)
         ts = now()
         for user, item, scene, hour, click in zip(users, items, scenes, hours, clicked, strict=True):
-            features = {"scene": int(scene), "hour": int(hour)}
+            features: dict[str, Any] = {"scene": int(scene), "hour": int(hour)}
             client.send(Impression(request=self.sent, user=int(user) + 1, item=int(item) + 1, ts=ts, features=features))
             if click:
                 heapq.heappush(waiting, (at + random.uniform(0.05, 1.0), self.sent, int(item) + 1))
