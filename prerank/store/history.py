@@ -14,7 +14,8 @@ ALWAYS = -(2**63)  # the tick of what was written without a time: it is seen at 
 class History(NamedTuple):
     """Both in milliseconds.
 
-    tick   within it a read sees nothing of what is blended: short ticks are fresher and take more room
+    tick   within it a read sees nothing of what is blended: short ticks are fresher and take more room, as an id that is blended in every
+           tick has keep / tick + 2 states
     keep   how far back a read may ask, from the newest blend; a multiple of tick. It covers how long a label is waited for, and what a
            writer may read again after a crash
     """

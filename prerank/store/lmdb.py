@@ -6,8 +6,8 @@
 A call of `blend` is one transaction: processes that blend at once wait for each other and lose nothing. 10^7 ids of K = 64
 took 326 bytes an id on disk (16 + 4 K of them the value), so that 10^8 want 33 GB; reading 8,192 of them took 113 ms, blending 246.
 Older states and how far a writer has come are written in the transaction that blends: what was killed has blended a call or has not.
-Of 1,024 ids with ticks of a minute of which 15 are kept, a batch every 5 s: blending took 6 ms (4 without history), reading 1, as of a time
-2.4.
+Of 1,024 ids, with ticks of a minute of which 15 are kept and a batch every 5 s (`benchmarks/store_history.py`): blending took 8 ms (4 without
+history), reading 1.6, as of a time 3; an id that is blended all the time takes 17 states.
 """
 
 from __future__ import annotations
@@ -80,9 +80,11 @@ class LmdbStore:
     def get(self, ids: Tensor, asof: int | None = None) -> Memory:
         """[n] -> what is held of them, or was known at a time, on the ids' device. Raises ValueError for a time without a history."""
         tick = ticked(self.history, asof)
-        with self._env.begin(db=self._db) as transaction:
-            values = [transaction.get(key) for key in _keys(ids)]
-        return Memory(*(part.to(ids.device) for part in unpack(values, self.width, self.name, tick)))
+        with self._env.begin(db=self._db, buffers=True) as transaction:
+            values = [transaction.get(key) for key in _keys(ids)]  # views, which end with the transaction
+            found = unpack(values, self.width, self.name, tick)
+            del values
+        return Memory(*(part.to(ids.device) for part in found))
 
     def put(self, ids: Tensor, memory: Memory) -> None:
         """As given. Raises StoreError when the file is full."""

@@ -30,12 +30,9 @@ end
 local function chained(held, state)
   if not tick then return state .. held:sub(size + 1) end
   if #held == size then held = held .. forever end
-  local step, done = size + 8, 0
   if #held > 0 and struct.unpack('<i8', held, size + 1) >= tick then return state .. held:sub(size + 1) end
-  while done < #held do
-    done = done + step
-    if struct.unpack('<i8', held, done - 7) < oldest then break end
-  end
+  local step, done = size + 8, #held
+  while done > step and struct.unpack('<i8', held, done - step - 7) < oldest do done = done - step end
   return state .. struct.pack('<i8', tick) .. held:sub(1, done)
 end
 

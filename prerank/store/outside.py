@@ -28,7 +28,11 @@ class Outside:
     width     K
     space     what its ids and vectors mean; a store of another space is refused when it is opened
     history   how far back it can be read; None: as far as the store that is there
+
+    timeout: seconds after which a server that does not answer counts as away, set before it is opened; None: the store's own
     """
+
+    timeout: float | None = None
 
     def __init__(self, address: str, name: str, width: int, space: str, history: History | None = None) -> None:
         check_history(history)
@@ -77,7 +81,8 @@ class Outside:
                 file = _file(Path(self.address.removeprefix("lmdb:")), make)
                 self._store = file.store(self.name, self.width, self.space, self.history)
             else:
-                self._store = RedisStore(self.address, self.name, self.width, self.space, self.history)
+                patience = {} if self.timeout is None else {"timeout": self.timeout}
+                self._store = RedisStore(self.address, self.name, self.width, self.space, self.history, **patience)
         return self._store
 
 

@@ -15,6 +15,7 @@ import torch
 from prerank.store.contract import Memory, StoreError
 from prerank.store.history import ALWAYS, History
 
+Value = bytes | memoryview
 TICK = 8  # bytes
 FOREVER = struct.pack("<q", ALWAYS)
 
@@ -33,7 +34,7 @@ def pack(memory: Memory) -> list[bytes]:
     return [flat[i : i + size] for i in range(0, len(flat), size)]
 
 
-def unpack(values: Sequence[bytes | None], width: int, store: str, tick: int | None = None) -> Memory:
+def unpack(values: Sequence[Value | None], width: int, store: str, tick: int | None = None) -> Memory:
     """Values as they were stored, None: never seen -> newest states, or those before a tick.
 
     Raises StoreError for values of another width; `store` names whose they are.
@@ -43,11 +44,12 @@ def unpack(values: Sequence[bytes | None], width: int, store: str, tick: int | N
     if wrong is not None:
         raise StoreError(f"store '{store}': a value must have {size} bytes (K = {width}), or as many and {TICK} for each state; "
                          f"one has {len(wrong)}")  # fmt: skip
+    empty = bytes(size)
     if tick is None:
-        empty = bytes(size)
-        rows = np.frombuffer(b"".join(empty if v is None else v[:size] for v in values), layout(width))
+        states: list[Value] = [empty if v is None else v[:size] for v in values]
     else:
-        rows = _before(values, layout(width), tick)
+        states = [empty if v is None else _before(v, size, tick) for v in values]
+    rows = np.frombuffer(b"".join(states), layout(width))
     return Memory(*(torch.from_numpy(rows[name].copy()) for name in ("vector", "count", "last")))
 
 
@@ -62,11 +64,9 @@ def chained(held: bytes | None, state: bytes, tick: int | None, history: History
     older = held if len(held) != size else held + FOREVER
     if older and _tick(older, size) >= tick:
         return state + older[size:]
-    oldest, end, step = history.oldest(tick), 0, size + TICK
-    while end < len(older):
-        end += step
-        if _tick(older, end - TICK) < oldest:
-            break
+    oldest, end, step = history.oldest(tick), len(older), size + TICK
+    while end > step and _tick(older, end - step - TICK) < oldest:  # nobody may ask for what lies behind one that is too old already
+        end -= step
     return state + struct.pack("<q", tick) + older[:end]
 
 
@@ -74,20 +74,20 @@ def _unseen(held: bytes) -> bool:
     return held[:8] == bytes(8)
 
 
-def _tick(chain: bytes, at: int) -> int:
+def _tick(chain: Value, at: int) -> int:
     found: int = struct.unpack_from("<q", chain, at)[0]
     return found
 
 
-def _before(values: Sequence[bytes | None], state: np.dtype, tick: int) -> np.ndarray:
-    """The newest state before a tick of each value, zeros where there is none."""
-    chain = np.dtype([("state", state), ("tick", "<i8")])
-    size = chain.itemsize
-    chains = [b"" if v is None else v + FOREVER if len(v) == state.itemsize else v for v in values]
-    rows = np.frombuffer(b"".join(chains), chain)
-    owner = np.repeat(np.arange(len(chains)), [len(c) // size for c in chains])
-    seen = rows["tick"] < tick
-    ids, first = np.unique(owner[seen], return_index=True)
-    found = np.zeros(len(chains), state)
-    found[ids] = rows["state"][seen][first]
-    return found
+def _before(chain: Value, size: int, tick: int) -> Value:
+    """The newest state before a tick, zeros where there is none."""
+    if len(chain) == size:
+        return chain
+    low, high, step = 0, len(chain) // (size + TICK), size + TICK  # states, newest first: those before `low` are too new
+    while low < high:
+        middle = (low + high) // 2
+        if _tick(chain, middle * step + size) >= tick:
+            low = middle + 1
+        else:
+            high = middle
+    return chain[low * step : low * step + size] or bytes(size)
