@@ -7,14 +7,17 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from prerank import build
 from prerank.data import prepare
 from prerank.online import Trainer, train_online
 from prerank.online.elsewhere import Elsewhere
+from prerank.run import train
 from prerank.serving import GenerationError
 from prerank.serving.follow import Mirror, open_source
-from prerank.serving.generation import WANTED
+from prerank.serving.generation import WANTED, Generation
 from prerank.serving.live import Live
 from tests.online.world import config, fill, frame
 from tests.serving.world import published, world
@@ -66,6 +69,25 @@ def test_who_asks_there_gets_a_whole_generation_once(tmp_path: Path) -> None:
     assert (trainer.told.published, trainer.told.sequence) == (2, 1)
     publisher.close()
     assert "delta-000002-000001" in open_source(url).names()
+
+
+def test_first_weights_are_published_before_any_row(tmp_path: Path) -> None:
+    """A server must have something to begin with: it is what makes the first impressions."""
+    frame().write_parquet(tmp_path / "log.parquet")
+    fill(tmp_path, frame().head(0))
+    first = config(tmp_path, output=str(tmp_path / "first"))
+    train(first.model_copy(update={"online": None, "training": first.training.model_copy(update={"epochs": 1})}))
+    publish = {"folder": str(tmp_path / "near"), "every": "1h"}
+    drawn = config(tmp_path, **{"online.publish": publish})
+    train_online(drawn, until_empty=True)
+    assert not (tmp_path / "near" / "current.json").exists()
+    begun = config(tmp_path, **{"online.publish": publish, "online.start": str(tmp_path / "first")})
+    train_online(begun, until_empty=True, overwrite=True)
+    kept = Generation(tmp_path / "near" / "gen-000001").weights
+    learned = load_file(tmp_path / "first" / "model.safetensors")
+    assert all(torch.equal(kept[name], learned[name]) for name in kept)
+    train_online(begun, until_empty=True, resume=True)
+    assert [p.name for p in (tmp_path / "near").glob("gen-*")] == ["gen-000001"]
 
 
 def test_a_place_that_is_away_is_told_of_once_and_tried_again(tmp_path: Path) -> None:
