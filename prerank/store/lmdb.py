@@ -6,8 +6,8 @@
 A call of `blend` is one transaction: processes that blend at once wait for each other and lose nothing. 10^7 ids of K = 64
 took 326 bytes an id on disk (16 + 4 K of them the value), so that 10^8 want 33 GB; reading 8,192 of them took 113 ms, blending 246.
 Older states and how far a writer has come are written in the transaction that blends: what was killed has blended a call or has not.
-Of 1,024 ids, with ticks of a minute of which 15 are kept and a batch every 5 s (`benchmarks/store_history.py`): blending took 8 ms (4 without
-history), reading 1.6, as of a time 3; an id that is blended all the time takes 17 states.
+Of 1,024 ids, with ticks of a minute of which 15 are kept and a batch every 5 s (`benchmarks/store_history.py`): blending took 8 ms (4
+without history), reading 1.6, as of a time 3; an id that is blended all the time takes 17 states.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 As buffers they are saved with weights and checkpoints, exported with a generation, and go where the model goes. An id takes
 4 K + 12 bytes, seen or not: 268 bytes at K = 64, so that 10^8 ids want 26.8 GB. Of 10^7, reading 8,192 took 3 ms and blending 19.
 With a history it takes 16 more, and 4 K + 36 for every state that a read may still ask for. Of 1,024 ids, with ticks of a
-minute and a batch every 5 s (`benchmarks/store_history.py`): blending took 0.7 ms (0.4 without history), reading 0.1, as of 90 s ago 0.5 and
-as of ten minutes ago 1.1.
+minute and a batch every 5 s (`benchmarks/store_history.py`): blending took 0.7 ms (0.4 without history), reading 0.1, as of 90 s ago 0.5
+and as of ten minutes ago 1.1.
 """
 
 from __future__ import annotations
