@@ -133,7 +133,7 @@ def _online(stem: str, column: str) -> list[str]:
     first, rows = f"runs/{stem}-first", f"{stem}-rows.db"
     return [
         "",
-        f"# prerank train: with --set output={_scalar(first)}; export that run into the folder of generations.",
+        f"# First: prerank train -c THIS --set output={_scalar(first)}. Then prerank online -c THIS publishes it, and learns.",
         f"# prerank events wait: with --kind {_scalar(column)}=10m, the label's column and how long it is waited for. docs/operations.md",
         "online:",
         f"  rows: {_scalar(f'sqlite:///{rows}')}  # what label waiting writes; redis:// and kafka:// alike",
