@@ -43,24 +43,29 @@ def online(
         prerank online -c online.yaml --role ranking --resume
 
         prerank online -c online.yaml --lockstep --until-empty
+
+        torchrun --nproc-per-node 2 -m prerank online -c online.yaml --resume      a process for each part of the log's partitions
     """
     from prerank.config import ConfigError, load
     from prerank.online import train_online
     from prerank.online.tensorboard import TensorBoard
     from prerank.online.view import live, of_trainer
+    from prerank.training.together import launched
 
     if resume and overwrite:
         raise ConfigError("online: --resume continues a run and --overwrite discards it; give one of them")
+    first = not launched()[0]  # of several processes one speaks
+    quiet = quiet or not first
     telling = Telling(quiet)
     settings = load(config, set_ or [])
     listeners: list[Callable[[Told], None]] = []
-    if metrics_port is not None:
+    if metrics_port is not None and first:
         from prerank.online.measures import Measures
 
         measures = Measures()
         telling.say(f"metrics: {measures.serve(metrics_port, metrics_host)}")
         listeners.append(measures.tell)
-    if tensorboard:
+    if tensorboard and first:
         listeners.append(TensorBoard(Path(settings.output) / "tensorboard").tell)
 
     with live(telling.console, "prerank online", quiet=quiet) as show:
@@ -72,6 +77,8 @@ def online(
 
         found = train_online(settings, role=role, resume=resume, overwrite=overwrite, lockstep=lockstep, until_empty=until_empty,
                              say=telling.say, told=told)  # fmt: skip
+    if not first:
+        return
     typer.echo(f"{settings.output}: {found.rows:,} rows in {found.batches:,} batches, {found.skipped:,} skipped")
     for label, numbers in (found.metrics or {}).items():
         typer.echo(f"{label:12} " + "  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))

@@ -73,6 +73,10 @@ class Entities:
         used[value] = row
         return row
 
+    def strangers(self, ids: Iterable[Any]) -> list[Any]:
+        """Those that the prepared data does not have, each once; values of another type are no ids."""
+        return [value for value in dict.fromkeys(i for i in ids if type(i) is self._type) if value not in self._row]
+
     def column(self, feature: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         """A feature's column of rows [n]; of those that the stream met it is missing, but for the id itself.  # [n, ...]"""
         prepared = self._columns[feature]

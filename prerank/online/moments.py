@@ -1,7 +1,7 @@
 """Memories (CTS, CMS) as a stream uses them: read as they were when a row was shown, and each row blended into them once.
 
-    moments = Moments(caches, "two-tower 0", recall)
-    with moments.at(rows):
+    moments = Moments(caches, "two-tower", recall)
+    with moments.at(rows, partition=0):
         ...                                # predict, learn, observe
 
 A label is known only when its window has closed, so that what is blended of a row is known `Row.delay` after its impression; a later row
@@ -29,12 +29,12 @@ def place(source: Source) -> int:
 class Moments:
     """See the module's first lines.
 
-    writer   under which name the stores know who blends
-    known    ms event time at which the latest label was known that was learned
+    role     with the partition it is the name under which the stores know who blends
+    known    ms event time at which the latest label was known that was learned, by anybody who learns together with us
     """
 
-    def __init__(self, caches: Sequence[EmaCache], writer: str, recall: Recall | None) -> None:
-        self._caches, self._writer = caches, writer
+    def __init__(self, caches: Sequence[EmaCache], role: str, recall: Recall | None) -> None:
+        self._caches, self._role = caches, role
         self._keep = None if recall is None else milliseconds(recall.keep)
         self.known = 0
 
@@ -42,12 +42,16 @@ class Moments:
         """Whether what was known when it was shown is not kept any more."""
         return self._keep is not None and row.delay > self._keep
 
+    def learns(self, rows: Sequence[Row]) -> int:
+        """What is known when these are learned: the latest of `known` and of theirs."""
+        return max((self.known, *(r.impression.ts + r.delay for r in rows)))
+
     @contextmanager
-    def at(self, rows: Sequence[Row]) -> Iterator[None]:
-        """In it, memories are as they were when the first of the rows was shown."""
-        self.known = max(self.known, *(r.impression.ts + r.delay for r in rows))
+    def at(self, rows: Sequence[Row], partition: int) -> Iterator[None]:
+        """In it, memories are as they were when the first of the rows was shown, and what is blended is known at `known`, or later."""
+        self.known = self.learns(rows)
         asof = None if self._keep is None else min(r.impression.ts for r in rows)
-        moment = Moment(asof, self._writer, torch.tensor([place(r.source) for r in rows]), self.known)
+        moment = Moment(asof, f"{self._role} {partition}", torch.tensor([place(r.source) for r in rows]), self.known)
         for cache in self._caches:
             cache.moment = moment
         try:

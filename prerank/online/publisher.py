@@ -1,6 +1,7 @@
 """What a trainer knows, as generations and deltas that servers follow.
 
-    publisher.learned(rows);  publisher.publish()  -> number of the generation, or None when nothing was learned since the last time
+    publisher.learned(users, items, since)
+    publisher.publish()                      -> number of the generation, or None when nothing was learned since the last time
 
 A whole generation encodes every item; the deltas after it hold what changed: weights (of tables the rows that differ), ids that came or
 went, and the vectors of the items that were learned from, or whose id has another row. Items that nobody touched stay as they were last
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from prerank.serving.delta import write_delta
 from prerank.serving.export import export
 from prerank.serving.follow import wanted
 from prerank.serving.generation import CURRENT
-from prerank.stream import Row
 
 
 class Publisher:
@@ -58,12 +58,11 @@ class Publisher:
         for name, changes in grown.items():
             self._rows.setdefault(name, set()).update(changes.admitted.tolist(), changes.released.tolist())
 
-    def learned(self, rows: Sequence[Row]) -> None:
-        """These are in the weights now."""
-        first = min(r.appended for r in rows)
-        self._oldest = first if self._oldest is None else min(self._oldest, first)
-        self._users.update(r.impression.user for r in rows)
-        self._items.update(r.impression.item for r in rows)
+    def learned(self, users: Iterable[Any], items: Iterable[Any], since: int) -> None:
+        """Rows of these ids are in the weights now; since: ms, when the first of their rows was ready."""
+        self._oldest = since if self._oldest is None else min(self._oldest, since)
+        self._users.update(users)
+        self._items.update(items)
 
     def publish(self) -> int | None:
         """Raises GenerationError, OSError (a full disk); then nothing is left of what was to be published."""

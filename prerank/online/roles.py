@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from prerank import build
 from prerank.config import Config, ConfigError, Recall, milliseconds
@@ -19,27 +20,32 @@ from prerank.store import EmaCache, History
 from prerank.synergy import RankerMemory
 from prerank.training.device import device_of
 from prerank.training.learner import Learner, Pair
+from prerank.training.together import Group
 
 Role = Literal["two-tower", "ranking"]
 
 
-def pair(config: Config, dataset: Dataset, role: Role, space: str | None) -> Pair:
-    """The models of a role with fresh weights. space: of memories outside, see `build.space`. Raises ConfigError."""
+def pair(config: Config, dataset: Dataset, role: Role, space: str | None, group: Group | None = None) -> Pair:
+    """The models of a role with fresh weights. space: of memories outside, see `build.space`; group: who learns together with us. Raises
+    ConfigError."""
     assert config.online is not None
     schema, sizes, settings = dataset.schema, dataset.sizes, config.training
     device, history = device_of(settings), _history(config.online.recall)
     objective = build.objective(config.objective, schema, dataset.counts)
     cms = config.synergy.cms if config.synergy else None
     torch.manual_seed(settings.seed)
+
+    def learner(model: nn.Module) -> Learner:
+        return Learner(model, dataset.counts, settings, device, 1 if group is None else group.world)
+
     if role == "ranking":
         assert cms is not None
         taught = build.taught(config.synergy, schema, space, history)
-        return Pair(Learner(build.beside(cms, schema, sizes), dataset.counts, settings, device), None, objective, settings, taught)
+        return Pair(learner(build.beside(cms, schema, sizes)), None, objective, settings, taught, group)
     apart = config.online.ranking == "apart"
     model = build.model(config.model, schema, sizes, config.synergy, space=space, history=history, apart=apart)
     ranker = build.beside(cms, schema, sizes) if cms and cms.ranker and not apart else None
-    main = Learner(model, dataset.counts, settings, device)
-    return Pair(main, None if ranker is None else Learner(ranker, dataset.counts, settings, device), objective, settings)
+    return Pair(learner(model), None if ranker is None else learner(ranker), objective, settings, group=group)
 
 
 def check(config: Config, role: Role) -> None:
@@ -62,6 +68,23 @@ def check(config: Config, role: Role) -> None:
             raise ConfigError("synergy.store: must lie outside the model for online.ranking apart, lmdb:PATH or redis://..; got memory")
         if config.data.growth:
             raise ConfigError("data.growth: cannot be combined with online.ranking apart: each process would deal rows of its own (ours)")
+
+
+def check_together(config: Config, processes: int) -> None:
+    """Raise ConfigError for settings that several processes cannot do."""
+    online, synergy = config.online, config.synergy
+    assert online is not None
+    if processes == 1:
+        return
+    if online.partition:
+        raise ConfigError(f"online.partition: must be 0 with {processes} processes, which share all partitions; got {online.partition}")
+    if config.data.growth:
+        raise ConfigError(f"data.growth: cannot be combined with {processes} processes: each would deal rows of its own (ours)")
+    if synergy is not None and (synergy.cts or synergy.cms) and synergy.store == "memory":
+        raise ConfigError(f"synergy.store: must lie outside the model for {processes} processes, lmdb:PATH or redis://..; got memory")
+    if online.remember < processes * config.training.batch_size:
+        raise ConfigError(f"online.remember: must be at least the rows of {processes} batches, {processes * config.training.batch_size:,}; "
+                          f"got {online.remember:,}")  # fmt: skip
 
 
 def caches(of: Pair) -> list[EmaCache]:

@@ -16,12 +16,13 @@ from prerank import build
 from prerank.config import Config, ConfigError, dump, load
 from prerank.data import prepare
 from prerank.datasets import resolve
-from prerank.online.roles import Role, check
+from prerank.online.roles import Role, check, check_together
 from prerank.online.told import Told
 from prerank.online.trainer import Trainer
 from prerank.training.checkpoint import write_text
 from prerank.training.lock import locked
 from prerank.training.stop import stop_asked
+from prerank.training.together import Group, launched
 
 
 def train_online(config: Config, *, role: Role = "two-tower", resume: bool = False, overwrite: bool = False, lockstep: bool = False,
@@ -32,24 +33,36 @@ def train_online(config: Config, *, role: Role = "two-tower", resume: bool = Fal
     role          who learns (roles.py); the ranking model's folder is the folder `ranking` in there
     until_empty   stop when the log has no more rows (of a full batch, in lockstep)
     told          called after every line of metrics
-    Raises ConfigError, DataError, DivergedError, LogError, FolderInUseError.
+    Of several processes (torchrun) each reads partitions of its own, all learn together, and the first one writes, publishes and tells.
+    Raises ConfigError, DataError, DivergedError, LogError, FolderInUseError, GroupError.
     """
     if config.online is None:
         raise ConfigError("online: the config has no such section; it names the log of rows")
     resolved = config.model_copy(update={"data": resolve(config.data)})
     build.check_terms(config, resolved.data, resolved.data.schema_())
     check(resolved, role)
+    rank, processes = launched()
+    check_together(resolved, processes)
     folder, publish = Path(config.output), config.online.publish
     if config.online.start is not None and Path(config.online.start).resolve() == folder.resolve():
         raise ConfigError(f"online.start '{config.online.start}': is the output folder itself; give output another one")
     if role == "ranking":
         folder, publish = folder / "ranking", None
-    alone = contextlib.nullcontext() if publish is None else locked(Path(publish.folder) / ".publisher")
-    with locked(folder), alone, stop_asked() as stop:
-        _claim(folder, config, resume, overwrite)
-        dataset = prepare(resolved.data)
-        trainer = Trainer(resolved, dataset, folder, role=role, lockstep=lockstep, resume=resume, overwrite=overwrite, say=say)
-        write_text(folder / "config.yaml", dump(config))
+    with contextlib.ExitStack() as held:
+        if not rank:
+            held.enter_context(locked(folder))
+            if publish is not None:
+                held.enter_context(locked(Path(publish.folder) / ".publisher"))
+        together = held.enter_context(Group.joined(config.training.device))
+        with together.first():
+            if not rank:
+                _claim(folder, config, resume, overwrite)
+            dataset = prepare(resolved.data)
+        stop = held.enter_context(stop_asked())
+        trainer = Trainer(resolved, dataset, folder, role=role, lockstep=lockstep, resume=resume, overwrite=overwrite, say=say,
+                          together=together)  # fmt: skip
+        if not rank:
+            write_text(folder / "config.yaml", dump(config))
         return trainer.run(lambda: bool(stop), until_empty=until_empty, told=told)
 
 

@@ -1,11 +1,15 @@
-"""A trainer's checkpoint: all that it has learned, and the position in the log that belongs to it, in one folder that appears whole.
+"""A trainer's checkpoint: all that it has learned, and the positions in the log that belong to it, in one folder that appears whole.
 
-    saved.save(told, position);  saved.load(told) -> Position, or None when there is none
+    saved.save(told, positions);  saved.load(told) -> positions by partition, or None where there is none
+
+Processes that learn together have learned the same: the first one writes it, with the positions of all, so that others may read the
+partitions next time, more processes or fewer.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +36,22 @@ class Saved:
     def __init__(self, folder: Path, pair: Pair, catalogue: Catalogue, moments: Moments, running: Running, drift: PageHinkley) -> None:
         self.folder, self.pair, self.catalogue, self.moments, self.running, self.drift = folder, pair, catalogue, moments, running, drift
         self._stores = [c.store for c in caches(pair) if isinstance(c.store, MemoryStore)]
+        self._positions: dict[int, Position] = {}  # of partitions that somebody read once
 
-    def save(self, told: Told, position: Position) -> None:
-        """Raises OSError (a full disk); the checkpoint before is then in force."""
-        tensors = self.pair.tensors()
-        tensors |= {f"running/{k}": torch.from_numpy(np.asarray(v)) for k, v in self.running.arrays().items()}
-        tensors |= {f"vocabulary/{k}": v for k, v in self._vocabularies().items()}
-        for i, store in enumerate(self._stores):
-            tensors |= {f"history/{i}/{k}": v for k, v in store.history_tensors().items()}
-        tensors["rng"] = torch.get_rng_state()
-        state = {"position": [position.offset, *position.source], "drift": self.drift.state(), "known": self.moments.known,
-                 "met": {"user": self.catalogue.of_users.met, "item": self.catalogue.of_items.met},
-                 **{name: getattr(told, name) for name in COUNTED}}  # fmt: skip
-        checkpoint.save(self.folder, tensors, state)
+    def save(self, told: Told, positions: Mapping[int, Position]) -> None:
+        """positions: of our partitions. Raises OSError (a full disk); the checkpoint before is then in force. Raises GroupError when not
+        all have the same weights."""
+        group, tensors = self.pair.group, self.pair.tensors()
+        group.check_same(tensors)
+        random: dict[str, Tensor] = {}
+        for rank, (theirs, state) in enumerate(group.share((dict(positions), torch.get_rng_state()))):
+            self._positions |= theirs
+            random[f"rng/{rank}"] = state
+        if not group.rank:
+            self._write(told, tensors | random)
+        group.wait()
 
-    def load(self, told: Told) -> Position | None:
+    def load(self, told: Told) -> dict[int, Position] | None:
         """Raises ConfigError for a checkpoint that is damaged."""
         found = checkpoint.load(self.folder)
         if found is None:
@@ -61,15 +66,28 @@ class Saved:
                 path = Path(folder) / f"v{GrowingVocabulary.suffix}"
                 data.numpy().tofile(path)
                 self.catalogue.growing[name].__dict__ |= GrowingVocabulary.load(path).__dict__
-        torch.set_rng_state(found.tensors["rng"])
+        random = found.part("rng").get(str(self.pair.group.rank))
+        if random is not None:  # there were as many processes
+            torch.set_rng_state(random)
         self.drift.load(state["drift"])
         for name in COUNTED:
             setattr(told, name, state[name])
         self.moments.known = state["known"]
         self.catalogue.of_users.load(state["met"]["user"])
         self.catalogue.of_items.load(state["met"]["item"])
-        offset, *source = state["position"]
-        return Position(offset, Source(*source))
+        self._positions = {int(p): Position(offset, Source(*source)) for p, (offset, *source) in state["positions"].items()}
+        return self._positions
+
+    def _write(self, told: Told, tensors: dict[str, Tensor]) -> None:
+        tensors |= {f"running/{k}": torch.from_numpy(np.asarray(v)) for k, v in self.running.arrays().items()}
+        tensors |= {f"vocabulary/{k}": v for k, v in self._vocabularies().items()}
+        for i, store in enumerate(self._stores):
+            tensors |= {f"history/{i}/{k}": v for k, v in store.history_tensors().items()}
+        state = {"positions": {p: [offset, *source] for p, (offset, source) in sorted(self._positions.items())},
+                 "drift": self.drift.state(), "known": self.moments.known,
+                 "met": {"user": self.catalogue.of_users.met, "item": self.catalogue.of_items.met},
+                 **{name: getattr(told, name) for name in COUNTED}}  # fmt: skip
+        checkpoint.save(self.folder, tensors, state)
 
     def _vocabularies(self) -> dict[str, Tensor]:
         """Growing vocabularies as the bytes of their files, so that they lie in the same folder as the weights."""

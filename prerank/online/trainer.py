@@ -8,10 +8,15 @@ after a crash the rows behind it are learned again from the state before them, n
 
 In lockstep batches are of equal size however slowly rows come, and nothing looks at the clock: an interrupted run ends bit for bit where an
 uninterrupted one does. Otherwise a batch that is not full is learned from after `online.wait`.
+
+Processes that learn together (`Group`) go through this file in step: each has partitions of its own, a batch of each makes one step of
+all, and the first one decides when it is time for a checkpoint, writes it, publishes and speaks. In lockstep all have a full batch, or
+nobody learns.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import socket
@@ -20,51 +25,60 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from prerank import build
 from prerank.batch import Batch
-from prerank.config import Config, milliseconds
+from prerank.config import Config, ConfigError, milliseconds
 from prerank.data import DataError, Dataset
 from prerank.data.encoder import digest
 from prerank.metrics.running import PageHinkley, Running
 from prerank.online.catalogue import Catalogue
 from prerank.online.columns import Columns
+from prerank.online.intake import Intake
 from prerank.online.moments import Moments
 from prerank.online.publisher import Publisher
 from prerank.online.roles import Role, caches, pair
 from prerank.online.saved import Saved
 from prerank.online.start import begin_outside, start
 from prerank.online.told import Told
-from prerank.stream import Correction, LogError, Position, Row, Rows, open_log
+from prerank.online.words import Agreed, Heard, Word, agree, meet, use
+from prerank.stream import Correction, LogError, Row, open_log
 from prerank.training.device import configure, device_of
 from prerank.training.predict import evaluating
+from prerank.training.together import Group
 
 SAY = 5.0  # seconds between lines of the running metrics
 
 
 class Trainer:
-    """One partition's trainer, in a folder whose lock the caller holds; it goes on from the folder's checkpoint, where there is one."""
+    """One partition's trainer, or one of those of all partitions, in a folder whose lock the caller holds; it goes on from the folder's
+    checkpoint, where there is one. together: the trainers of all partitions; None: there is one."""
 
     def __init__(self, config: Config, dataset: Dataset, folder: Path, *, role: Role = "two-tower", lockstep: bool = False,
-                 resume: bool = True, overwrite: bool = False, say: Callable[[str], None] | None = None) -> None:  # fmt: skip
+                 resume: bool = True, overwrite: bool = False, say: Callable[[str], None] | None = None,
+                 together: Group | None = None) -> None:  # fmt: skip
         assert config.online is not None
+        self.together = together = together or Group()
+        self._lines: list[str] = []  # for the first process to say
         self.config, self.online, self.folder, self.role, self.lockstep = config, config.online, folder, role, lockstep
-        self.say = say or (lambda line: None)
+        self.say = self._lines.append if together.rank else say or (lambda line: None)
         settings, online = config.training, config.online
         configure(settings)
         self.device = device_of(settings)
         self.space = build.space(config, digest(dataset.encoders))
-        self.pair = pair(config, dataset, role, self.space)
+        self.pair = pair(config, dataset, role, self.space, together)
         self.learner = self.pair.main
         if not (folder / "checkpoint/current").exists():
-            begin_outside(self.pair, resume, overwrite)
-            if online.start is not None:
-                start(self.pair, Path(online.start), role)
-        torch.manual_seed(settings.seed + 1_000_003)  # dropout; the weights are drawn
+            with together.first():
+                begin_outside(self.pair, resume or together.rank > 0, overwrite and not together.rank)
+                if online.start is not None:
+                    start(self.pair, Path(online.start), role)
+        torch.manual_seed(settings.seed + 1_000_003 + together.rank)  # dropout; the weights are drawn
         self.catalogue = Catalogue(dataset, online.remember)
         self.columns = Columns(self.catalogue, config.data, settings.dedup)
-        self.moments = Moments(caches(self.pair), f"{role} {online.partition}", online.recall)
+        self.moments = Moments(caches(self.pair), role, online.recall)
         self.running = Running(dataset.schema.objectives, online.window)
         self.drift = PageHinkley(online.drift.slack, online.drift.limit)
         try:
@@ -72,77 +86,110 @@ class Trainer:
         except LogError as error:
             self.say(f"{error}; waiting for rows")
             self.log = open_log(online.rows)
-        self.lease = self.log.claim(self.group, online.partition, f"{socket.gethostname()}:{folder.resolve()}")
-        self.told = Told()
+        self.told, self.agreed = Told(), Agreed()
+        self._saved = time.monotonic()
         self.saved = Saved(folder / "checkpoint", self.pair, self.catalogue, self.moments, self.running, self.drift)
         found = self.saved.load(self.told)
-        self.learned = found or Position()
-        if found is not None:
-            self.say(f"resumed after {self.told.rows:,} rows, at offset {found.offset:,}")
-        self.rows = Rows(self.log, online.partition, self.learned)
+        self.intake = Intake(self.log, f"{role}:{config.name}", f"{socket.gethostname()}:{folder.resolve()}", self._partitions(),
+                             found or {}, settings.batch_size, lockstep)  # fmt: skip
+        if found is not None and not together.rank:
+            at = ", ".join(f"{position.offset:,}" for position in found.values())
+            self.say(f"resumed after {self.told.rows:,} rows, at offset {at}")
         publish = None if role == "ranking" else online.publish
-        self.publisher = None
-        if publish is not None:
+        self.publishes = publish is not None
+        self.publisher: Publisher | None = None
+        if publish is not None and not together.rank:
             self.publisher = Publisher(publish, config, self.catalogue, self.learner.predictor, self.space, self.say)
 
     def run(self, stop: Callable[[], bool], *, until_empty: bool = False, told: Callable[[Told], None] | None = None) -> Told:
-        """Until `stop` says so. A checkpoint is the last thing that is written."""
-        saved = published = said = time.monotonic()
+        """Until `stop` says so, to anybody. A checkpoint is the last thing that is written."""
+        published = said = self._saved = time.monotonic()
         before = self.told.rows
-        every = {"checkpoint": milliseconds(self.online.checkpoint) / 1000,
-                 "publish": math.inf if self.online.publish is None else milliseconds(self.online.publish.every) / 1000}  # fmt: skip
-        while not stop():
-            self.lease.renew()
+        every = math.inf if self.online.publish is None else milliseconds(self.online.publish.every) / 1000
+        while True:
+            self.intake.renew()
             rows = self._take(stop, until_empty)
-            if self.rows.broken:
-                self.say(f"skipped {self.rows.broken:,} entries that are no rows; is '{self.log.name}' what label waiting writes?")
-                self.told.skipped, self.rows.broken = self.told.skipped + self.rows.broken, 0
-            if rows:
+            if self.agreed.rows:
                 self.learn(rows)
             now = time.monotonic()
-            if now - published >= every["publish"]:
+            if now - published >= every:
                 self.publish()
                 published = now
-            if now - saved >= every["checkpoint"]:
+            if self.agreed.save:
                 self.save()
-                saved = now
+                self._saved = now
             if now - said >= SAY:
                 self._tell((self.told.rows - before) / (now - said), told)
                 said, before = now, self.told.rows
-            if not rows and until_empty:
+            if self.agreed.stop or (until_empty and not self.agreed.rows):
                 break
         self.publish()
         self.save()
-        self.lease.release()
+        self.intake.release()
         if self.publisher is not None:
             self.publisher.close()
         self._tell((self.told.rows - before) / max(time.monotonic() - said, 1e-9), told)
         return self.told
 
-    def learn(self, rows: Sequence[Row]) -> None:
-        """Predict, score, learn, observe; then the position moves."""
-        rows = self._fresh(rows)
-        grown = self.columns.admit(rows)
+    def learn(self, rows: Sequence[Row | Correction]) -> None:
+        """Predict, score, learn, observe; then the position moves. rows: ours, which may be none where others have some."""
+        ours = [r for r in rows if not isinstance(r, Correction)]
+        corrections = len(rows) - len(ours)  # left alone: a row is learned once, with the labels it went out with (ours)
+        good = [r for r in ours if not self.moments.late(r)]
+        late, read = len(ours) - len(good), len(good)
+        grown = self.columns.admit(good)
         self.pair.reset_rows({name: changes.admitted for name, changes in grown.items()})
         if self.publisher is not None:
             self.publisher.grew(grown)
-        batch = self._batch(rows) if rows else None
-        if batch is not None:
-            batch = batch.to(self.device)
-            with self.moments.at(rows):
-                with torch.inference_mode(), evaluating(self.learner.predictor):
-                    logits = self.learner.predictor(batch).logits[:, 0].float().cpu().numpy()
-                loss = self.pair.step(batch, self.told.batches + 1)
-            self.running.add(logits, batch.labels[:, 0].cpu().numpy())
-            if self.drift.add(loss):
-                self.told.alarms += 1
-                self.say(f"drift: the loss has risen, to {loss:.4f} now, after {self.told.rows:,} rows")
-            self.told.rows += batch.rows
-            self.told.batches += 1
-            self.told.delay = max(0.0, time.time() - rows[-1].appended / 1000)
+        met = meet(self.together, self.catalogue, good)
+        batch = self._batch(good) if good else None
+        use(self.catalogue, met)
+        batch = None if batch is None else batch.to(self.device)
+        heard = self._predicted(batch, good)
+        heard.skipped, heard.corrections, heard.late = read - len(good), corrections, late
+        self._hear(batch, good, self.together.share(heard))
+        self.intake.keep()
+
+    def _predicted(self, batch: Batch | None, rows: Sequence[Row]) -> Heard:
+        """What we tell of our batch, before it is learned."""
+        lines, self._lines[:] = list(self._lines), []
+        none = np.zeros((0, len(self.running.objectives)), np.float32)
+        if batch is None:
+            return Heard(none, none, self.moments.known, lines=lines)
+        with self.moments.at(rows, self.intake.partition), torch.inference_mode(), evaluating(self.learner.predictor):
+            logits = self.learner.predictor(batch).logits[:, 0].float().cpu().numpy()
+        heard = Heard(logits, batch.labels[:, 0].cpu().numpy(), self.moments.known, lines=lines)
+        heard.since, heard.latest = min(r.appended for r in rows), rows[-1].appended
+        if self.publishes:
+            heard.users, heard.items = {r.impression.user for r in rows}, {r.impression.item for r in rows}
+        return heard
+
+    def _hear(self, batch: Batch | None, rows: Sequence[Row], all_heard: Sequence[Heard]) -> None:
+        """Learn, together with the others."""
+        told = self.told
+        for rank, heard in enumerate(all_heard):
+            for name in ("skipped", "corrections", "late"):
+                setattr(told, name, getattr(told, name) + getattr(heard, name))
+            if not self.together.rank:
+                for line in heard.lines:
+                    self.say(f"process {rank}: {line}")
+        learned = [heard for heard in all_heard if len(heard.logits)]
+        if not learned:
+            return
+        self.moments.known = max(heard.known for heard in learned)
+        with self.moments.at(rows, self.intake.partition) if rows else contextlib.nullcontext():
+            loss = self.pair.step(batch, told.batches + 1)
+        for heard in learned:
+            self.running.add(heard.logits, heard.labels)
             if self.publisher is not None:
-                self.publisher.learned(rows)
-        self.learned = self.rows.position
+                self.publisher.learned(heard.users, heard.items, heard.since)
+        if self.drift.add(loss):
+            told.alarms += 1
+            if not self.together.rank:
+                self.say(f"drift: the loss has risen, to {loss:.4f} now, after {told.rows:,} rows")
+        told.rows += sum(len(heard.logits) for heard in learned)
+        told.batches += 1
+        told.delay = max(0.0, time.time() - max(heard.latest for heard in learned) / 1000)
 
     def publish(self) -> None:
         """A generation of what is known now, if anything was learned since the last one."""
@@ -150,43 +197,41 @@ class Trainer:
             self.told.published, self.told.sequence = number, self.publisher.sequence
             if not math.isnan(self.publisher.delay):
                 self.told.update_delay = self.publisher.delay
-                late = round(self.publisher.delay, 3)
-                self.told.updates.append((round(time.time(), 3), number, self.publisher.sequence, late, self.learned.source))
+                late, source = round(self.publisher.delay, 3), max(p.source for p in self.intake.learned.values())
+                self.told.updates.append((round(time.time(), 3), number, self.publisher.sequence, late, source))
 
     def save(self) -> None:
-        """Checkpoint with the position: one folder that appears whole."""
-        self.saved.save(self.told, self.learned)
-        self.log.commit(self.group, self.online.partition, self.learned.offset)
+        """Checkpoint with the positions: one folder that appears whole."""
+        self.saved.save(self.told, self.intake.learned)
+        self.intake.commit()
 
-    @property
-    def group(self) -> str:
-        """The name under which the log knows this trainer; the position that counts is the checkpoint's."""
-        return f"{self.role}:{self.config.name}"
+    def _partitions(self) -> Sequence[int]:
+        """Ours. Raises ConfigError where there are too few for all."""
+        rank, world, partitions = self.together.rank, self.together.world, self.log.partitions
+        if world == 1:
+            return [self.online.partition]
+        if world > partitions:
+            raise ConfigError(f"online.rows: must have a partition for each of {world} processes; '{self.log.name}' has {partitions}")
+        return range(rank, partitions, world)
 
     def _take(self, stop: Callable[[], bool], until_empty: bool) -> list[Row | Correction]:
-        """Rows of one batch: a full one in lockstep, else what came within `online.wait` of the first."""
-        size, wait = self.config.training.batch_size, milliseconds(self.online.wait) / 1000
-        found: list[Row | Correction] = []
-        begun = time.monotonic()
-        while len(found) < size and not stop():
-            more = self.rows.take(size - len(found), 0.0 if until_empty else min(wait, 0.2))
-            found += more
-            if not more and until_empty:
-                break
-            if not self.lockstep and time.monotonic() - begun >= wait:
-                break
-        if self.lockstep and len(found) < size:
-            self.rows.position = self.learned  # not a batch: whoever goes on reads these again
-            return []
-        return found
-
-    def _fresh(self, rows: Sequence[Row | Correction]) -> list[Row]:
-        """Corrections are counted and left alone: a row is learned once, with the labels it went out with (ours)."""
-        kept = [r for r in rows if not isinstance(r, Correction)]
-        self.told.corrections += len(rows) - len(kept)
-        there = [r for r in kept if not self.moments.late(r)]
-        self.told.late += len(kept) - len(there)
-        return there
+        """Our rows of one batch, when it is time: all have a full one in lockstep; else somebody has, or they have waited for
+        `online.wait`. `agreed` says what all have said; its rows are 0 where it is not time."""
+        wait = milliseconds(self.online.wait) / 1000
+        hurry = until_empty or (self.agreed.full and self.agreed.rows > 0)  # somebody has much to learn: who has nothing must not keep him
+        self.intake.more(0.0 if hurry else min(wait, 0.2), self.told.batches)
+        found = self.intake.found
+        due = not self.together.rank and time.monotonic() - self._saved >= milliseconds(self.online.checkpoint) / 1000
+        if broken := self.intake.broken():
+            self.say(f"skipped {broken:,} entries that are no rows; is '{self.log.name}' what label waiting writes?")
+        word = Word(len(found), self.intake.full, self.intake.waited(wait), bool(stop()), due, broken, self.intake.lag())
+        self.agreed = agreed = agree(self.together, word)
+        self.told.skipped += agreed.broken
+        ready = agreed.whole if self.lockstep else agreed.full or agreed.waited or agreed.stop or until_empty
+        if ready:
+            return found
+        self.agreed = agreed._replace(rows=0)
+        return []
 
     def _batch(self, rows: list[Row]) -> Batch | None:
         """The rows' batch; rows that cannot be encoded are taken out of the list and counted, and never stop the stream."""
@@ -194,7 +239,6 @@ class Trainer:
             return self.columns.batch(rows)
         except DataError as error:
             good = [row for row in rows if self._reads(row)]
-            self.told.skipped += len(rows) - len(good)
             self.say(f"skipped {len(rows) - len(good)} of {len(rows)} rows: {str(error).splitlines()[0]}")
             if len(good) == len(rows) or (not good and not self.told.rows):  # nothing was ever learned: it is not the row
                 raise
@@ -209,9 +253,11 @@ class Trainer:
         return True
 
     def _tell(self, rate: float, told: Callable[[Told], None] | None) -> None:
-        """A line of metrics.jsonl, and whoever listens."""
+        """A line of metrics.jsonl, and whoever listens; of several processes the first one's."""
+        if self.together.rank:
+            return
         t = self.told
-        t.rate, t.lag, t.metrics = rate, self.rows.lag, self.running.measure()
+        t.rate, t.lag, t.metrics = rate, self.agreed.lag, self.running.measure()
         line = {"time": round(time.time(), 3), **{k: v for k, v in vars(t).items() if k != "metrics"}, **t.metrics}
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(_known(line)) + "\n")

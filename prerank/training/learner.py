@@ -18,16 +18,21 @@ from prerank.training.averaging import Average
 from prerank.training.optimizer import Optimizer
 from prerank.training.predict import evaluating
 from prerank.training.rows import reset_rows
-from prerank.training.step import DivergedError, Objective, train_step
+from prerank.training.step import DivergedError, Objective, step_together, train_step
+from prerank.training.together import Group
 
 
 class Learner:
-    """A model, its optimiser, and the model that predicts: itself, or one made of its averaged weights."""
+    """A model, its optimiser, and the model that predicts: itself, or one made of its averaged weights.
 
-    def __init__(self, model: nn.Module, counts: Mapping[str, NDArray[Any]], settings: Settings, device: torch.device) -> None:
+    processes   that learn together, a batch each a step
+    """
+
+    def __init__(self, model: nn.Module, counts: Mapping[str, NDArray[Any]], settings: Settings, device: torch.device,
+                 processes: int = 1) -> None:  # fmt: skip
         weights = {name: torch.from_numpy(np.array(c)) for name, c in counts.items()}
         self.model = model.to(device)
-        self.optimizer = Optimizer(self.model, settings.optimizer, weights, settings.batch_size)
+        self.optimizer = Optimizer(self.model, settings.optimizer, weights, settings.batch_size * processes)
         rowwise = self.optimizer.rowwise.parameters if self.optimizer.rowwise else {}
         buffers = {name for name, _ in model.named_buffers()}
         self.average = Average(self.model, settings.average, frozenset({*rowwise, *buffers}))
@@ -53,14 +58,17 @@ class Pair:
     """A model and, for CMS, the ranking model beside it (None: there is none), which goes through the same batches.
 
     taught   memories that the model, a ranking model itself, fills for others
+    group    who learns together with us; None: nobody
     """
 
     def __init__(self, main: Learner, beside: Learner | None, objective: Objective, settings: Settings,
-                 taught: Sequence[Memorising] = ()) -> None:  # fmt: skip
+                 taught: Sequence[Memorising] = (), group: Group | None = None) -> None:  # fmt: skip
         self.main, self.beside, self.objective, self.settings, self.taught = main, beside, objective, settings, taught
+        self.group = group or Group()
 
-    def step(self, batch: Batch, number: int) -> float:
-        """One step of both; memories are written last. The loss of the model. Raises DivergedError, which names the batch's number."""
+    def step(self, batch: Batch | None, number: int) -> float:
+        """One step of both, with the batches of all of the group, None: we have none; memories are written last. The loss of the model.
+        Raises DivergedError, which names the batch's number, GroupError."""
         model: Any = self.main.model
         hidden = self._hidden(self.main.model, batch) if self.taught else None
         if self.beside:
@@ -92,21 +100,27 @@ class Pair:
             if learner is not None:
                 reset_rows(learner.model, learner.optimizer, learner.average, rows)
 
-    def _hidden(self, ranker: nn.Module, batch: Batch) -> Tensor:
+    def _hidden(self, ranker: nn.Module, batch: Batch | None) -> Tensor | None:
         """A ranking model's hidden vectors [B, C, K] of a batch that it has not learned from."""
+        if batch is None:
+            return None
         with torch.no_grad(), evaluating(ranker):
             hidden: Tensor = ranker(batch).hidden
         return hidden
 
-    def _train(self, learner: Learner, batch: Batch, number: int, observe: Callable[[Batch, Output], None] | None) -> float:
+    def _train(self, learner: Learner, batch: Batch | None, number: int, observe: Callable[[Batch, Output], None] | None) -> float:
         learner.model.train()
+        options: Any = {"precision": self.settings.precision, "clip": self.settings.clip, "observe": observe}
         try:
-            values = train_step(learner.model, self.objective, learner.optimizer, batch, precision=self.settings.precision,
-                                clip=self.settings.clip, observe=observe)  # fmt: skip
+            if self.group.world > 1:
+                loss = step_together(self.group, learner.model, self.objective, learner.optimizer, batch, **options)
+            else:
+                assert batch is not None, "alone, there is a batch"
+                loss = float(train_step(learner.model, self.objective, learner.optimizer, batch, **options)["loss"])
         except DivergedError as error:
             raise DivergedError(f"training diverged in batch {number}: {error}; try a lower lr or clip") from None
         learner.average.update()
-        return float(values["loss"])
+        return loss
 
 
 def _made_of(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:

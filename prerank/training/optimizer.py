@@ -51,6 +51,8 @@ class Optimizer:
     counts   {vocabulary: train counts}; needed for groups with `count_power`
     rows     rows (lists) of a batch, whose mean the loss is; FTRL-Proximal wants to know
     apart    parameters that are not the model's: the objective's own; they have the plain rate and no decay
+
+    sparse   parameters whose gradients are of the rows of a batch
     """
 
     def __init__(self, model: nn.Module, settings: Settings, counts: Mapping[str, Tensor], rows: int = 1, *,
@@ -64,6 +66,7 @@ class Optimizer:
         self.names = {id(p): n for n, p in model.named_parameters()}
         self.row_decay: list[tuple[nn.Parameter, Tensor]] = []
         groups, sparse = [], {}
+        self.sparse = [p for name, p in model.named_parameters() if name in rates]
         for name, p in model.named_parameters():
             if name in rates and settings.name != "ftrl":
                 sparse[name] = p

@@ -79,7 +79,7 @@ def test_what_is_remembered_at_the_start_is_what_the_first_run_remembered(place:
     settings = given(place, "run", {**CMS, "store": f"lmdb:{place / 'memory.lmdb'}"})
     (place / "run").mkdir()
     trainer = Trainer(settings, prepare(settings.data), place / "run")
-    trainer.lease.release()
+    trainer.intake.release()
     plain = given(place, "plain", CMS)
     (place / "plain").mkdir()
     other = Trainer(plain, prepare(plain.data), place / "plain")

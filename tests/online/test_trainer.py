@@ -96,7 +96,7 @@ def test_going_on_ends_bit_for_bit_where_an_uninterrupted_run_ends(place: Path) 
             break
     trainer.save()
     broken, state = checkpoint(place / "again")
-    assert state["position"] == told["position"]
+    assert state["positions"] == told["positions"]
     assert state["rows"] == told["rows"] == N // 64 * 64
     assert broken.keys() == straight.keys()
     for name, tensor in straight.items():
@@ -121,7 +121,7 @@ def test_a_killed_process_loses_nothing_and_learns_nothing_twice(place: Path) ->
             process.send_signal(signal.SIGKILL)
     train_online(given, resume=True, lockstep=True, until_empty=True)
     (a, told), (b, state) = checkpoint(place / "straight"), checkpoint(place / "run")
-    assert state["position"] == told["position"]
+    assert state["positions"] == told["positions"]
     assert state["rows"] == told["rows"]
     assert all(torch.equal(a[name], b[name]) for name in a)
 

@@ -1,0 +1,115 @@
+"""A process's part of the log of rows: partitions that it has claimed, and of one of them at a time the rows of a batch.
+
+    intake.more(wait)          what has come, up to `size` rows, into intake.found
+    intake.keep()              they are learned: `learned` moves behind them, and the next partition has its turn
+
+`learned` is what a checkpoint holds; rows that were found and not kept are found again by whoever goes on from it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+from prerank.stream import Correction, Log, Position, Row, Rows
+
+
+class Intake:
+    """See the module's first lines.
+
+    group, owner   whose the partitions are: see stream/log.py
+    positions      where to go on, by partition; others from their beginning
+    size           of a full batch
+    lockstep       partitions have turns by the number of the batch, whoever has rows; otherwise whichever has some
+
+    found     rows of `partition` that wait to be learned
+    learned   positions behind all that is kept, by partition
+    """
+
+    def __init__(self, log: Log, group: str, owner: str, partitions: Sequence[int], positions: Mapping[int, Position], size: int,
+                 lockstep: bool = False) -> None:  # fmt: skip
+        self.log, self.group, self.size, self.lockstep = log, group, size, lockstep
+        self.learned = {p: positions.get(p, Position()) for p in partitions}
+        self._leases = [log.claim(group, p, owner) for p in partitions]
+        self._readers = [Rows(log, p, position) for p, position in self.learned.items()]
+        self._turn = 0
+        self.found: list[Row | Correction] = []
+        self._since = time.monotonic()
+        self._counted, self._lag = -math.inf, 0
+
+    @property
+    def partition(self) -> int:
+        """Whose rows were found."""
+        return self._readers[self._turn].partition
+
+    @property
+    def full(self) -> bool:
+        """Whether it is a whole batch."""
+        return len(self.found) >= self.size
+
+    def more(self, wait: float, number: int) -> None:
+        """What comes within so many seconds; number: of batches that were learned. Raises LogError."""
+        if not self.found and self.lockstep:
+            self._turn = number % len(self._readers)
+        elif not self.found and len(self._readers) > 1:
+            for _ in self._readers:
+                self._read(0.0)
+                if self.found:
+                    break
+                self._next()
+        self._read(wait)
+
+    def waited(self, seconds: float) -> bool:
+        """Whether what was found has waited for so long; nothing waits for nobody."""
+        over = time.monotonic() - self._since >= seconds
+        if over and not self.found:
+            self._since = time.monotonic()
+        return over and bool(self.found)
+
+    def keep(self) -> None:
+        """What was found is learned."""
+        self.learned[self.partition] = self._readers[self._turn].position
+        self.found, self._since = [], time.monotonic()
+        self._next()
+
+    def broken(self) -> int:
+        """Entries since the last time that are no rows."""
+        found = sum(r.broken for r in self._readers)
+        for reader in self._readers:
+            reader.broken = 0
+        return found
+
+    def lag(self) -> int:
+        """Entries that are not taken yet, as of a second ago where there is always something to take. Raises LogError."""
+        now = time.monotonic()
+        if not self.found or now - self._counted >= 1:
+            self._counted, self._lag = now, sum(reader.lag for reader in self._readers)
+        return self._lag
+
+    def commit(self) -> None:
+        """Tell the log how far we are. Raises LogError."""
+        for partition, position in self.learned.items():
+            self.log.commit(self.group, partition, position.offset)
+
+    def renew(self) -> None:
+        """Call it often. Raises LeaseError when another owner came in between."""
+        for lease in self._leases:
+            lease.renew()
+
+    def release(self) -> None:
+        """Another may have the partitions."""
+        for lease in self._leases:
+            lease.release()
+
+    def _read(self, wait: float) -> None:
+        reader = self._readers[self._turn]
+        while not self.full:
+            before = reader.position
+            self.found += reader.take(self.size - len(self.found), wait)
+            if reader.position == before:
+                return
+            wait = 0.0
+
+    def _next(self) -> None:
+        self._turn = (self._turn + 1) % len(self._readers)
