@@ -94,6 +94,37 @@ def tail(
         opened.close()
 
 
+@app.command("trim")
+def trim(
+    log: Url,
+    older: Annotated[str, typer.Option(help="entries appended longer ago go: 7d")],
+    read_by: Annotated[
+        list[str] | None, typer.Option(help="but none that this group has not read: two-tower:NAME for a trainer; may stand several times")
+    ] = None,
+) -> None:
+    """Remove a log's old entries. Events are trimmed by `wait --retain`; rows and dead letters by nobody else.
+
+    Examples:
+
+        prerank events trim sqlite:///rows.db --older 7d --read-by two-tower:shop
+
+        prerank events trim sqlite:///dead.db --older 30d
+    """
+    from prerank.stream import open_log
+
+    span = _span("--older", older)
+    opened = open_log(log, create=False)
+    try:
+        before = [opened.start(p) for p in range(opened.partitions)]
+        for p in range(opened.partitions):
+            until = _young(opened, p, time.time_ns() // 1_000_000 - span)
+            opened.trim(p, before=min([until, *(opened.committed(group, p) or 0 for group in read_by or [])]))
+        after = [opened.start(p) for p in range(opened.partitions)]
+    finally:
+        opened.close()
+    typer.echo(f"{log}: {sum(after) - sum(before):,} entries trimmed")
+
+
 @app.command("wait")
 def wait(
     log: Url,
@@ -170,6 +201,19 @@ def wait(
         for opened in logs:
             opened.close()
     typer.echo(_told(counts))
+
+
+def _young(log: Any, partition: int, ts: int) -> int:
+    """Offset of the first entry that was appended at a time or later: times ascend, so that halving finds it."""
+    low, high = log.start(partition), log.end(partition)
+    while low < high:
+        middle = (low + high) // 2
+        entries = log.read(partition, middle, 1)
+        if entries and entries[0].ts < ts:
+            low = entries[0].offset + 1
+        else:
+            high = middle
+    return int(low)
 
 
 def _there(log: str, create: bool) -> Any:

@@ -122,3 +122,23 @@ def test_prometheus_is_told(log, tmp_path):
     assert 'prerank_labels_total{partition="0",what="rows"} 2.0' in page
     assert 'prerank_labels_watermark_seconds{partition="0"} 3547.0' in page  # the tick, less a minute
     assert 'prerank_labels_lag{partition="0"} 0.0' in page
+
+
+def test_old_entries_are_trimmed_but_none_that_a_group_has_not_read(log, tmp_path, monkeypatch):
+    opened = open_log(log)  # four entries of now
+    monkeypatch.setattr("prerank.stream.sqlite._now", lambda: time.time_ns() // 1_000_000 + 10 * 86_400_000)
+    opened.append([b"young"] * 2)
+    opened.commit("two-tower:shop", 0, 2)
+    monkeypatch.setattr(time, "time_ns", lambda before=time.time_ns: before() + 10 * 86_400_000 * 1_000_000)
+    code, out, _ = run("trim", log, "--older", "7d", "--read-by", "two-tower:shop", "--read-by", "two-tower:other")
+    assert (code, out) == (0, f"{log}: 0 entries trimmed\n")
+    assert run("trim", log, "--older", "7d", "--read-by", "two-tower:shop")[1] == f"{log}: 2 entries trimmed\n"
+    assert [e.offset for e in opened.read(0, 0)] == [2, 3, 4, 5]
+    assert run("trim", log, "--older", "7d")[1] == f"{log}: 2 entries trimmed\n"
+    assert [e.data for e in opened.read(0, 0)] == [b"young", b"young"]
+    assert run("trim", log, "--older", "0s")[1] == f"{log}: 2 entries trimmed\n"
+    assert run("trim", log, "--older", "0s")[1] == f"{log}: 0 entries trimmed\n"
+    assert opened.end(0) == 6
+    opened.close()
+    code, _, err = run("trim", f"sqlite:///{tmp_path}/none.db", "--older", "7d")
+    assert (code, "there is no such file" in err) == (2, True)
