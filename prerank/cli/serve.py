@@ -22,6 +22,9 @@ def serve(
     follow: Annotated[float, typer.Option("--follow", min=0, help="seconds between two looks for a newer generation; 0: never")] = 1.0,
     source: Annotated[str | None, typer.Option("--source", help="url to copy generations from into FOLDER: s3://.., redis://..")] = None,
     log: Annotated[str | None, typer.Option("--log", help="event log for what is answered and POST /events: sqlite:///events.db")] = None,
+    memory_timeout: Annotated[
+        float, typer.Option("--memory-timeout", min=0.001, help="seconds that a request waits for users' memory in another store")
+    ] = 0.05,
     experiment: Annotated[Path | None, typer.Option("--experiment", help="YAML file of arms: users are dealt to several models")] = None,
 ) -> None:
     """Serve the generation in force; newer ones and deltas are swapped in while requests go on.
@@ -50,7 +53,8 @@ def serve(
         pause = f"looks every {follow:g} s" if follow else "looks once"
         typer.echo(f"following {open_source(source)!r} into {where}; {pause}")
     arms = None if experiment is None else _arms(experiment, folder, source)
-    settings = Settings(find(folder) if arms is None else None, token, body_limit, candidate_limit, follow, source, log, arms)
+    settings = Settings(find(folder) if arms is None else None, token, body_limit, candidate_limit, follow, source, log, arms,
+                        memory_timeout)  # fmt: skip
     run(settings, build.served, host=host, port=port, workers=workers)
 
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -58,6 +59,8 @@ class Desk:
         """About how long they will take: whoever has no time for it hands them to a thread."""
         total = 0.0
         for request, _, member in dealt:
+            if member.live.scorer.waits:
+                return math.inf
             candidates = len(request.candidates or ()) // (8 if isinstance(request.candidates, bytes) else 1)
             total += candidates * max(MAXSIM, member.live.scorer.cost or 0.0) + PER_USER
         return total

@@ -72,6 +72,7 @@ class Live:
         """Go on to what is published by now. True when something was swapped in. Raises GenerationError, once, for what is refused."""
         if self._alone:
             return False
+        self.scorer.look()
         with self._lock:
             before, problem = self.scorer, self._pull()
             pure, refused = self._advanced()

@@ -51,7 +51,7 @@ class Measures:
             request, response = one.request, one.response
             assert request.candidates is not None
             packed = isinstance(request.candidates, bytes)
-            self.cold.inc(bool(one.scorer.cold))
+            self.cold.inc(response.memory == {})
             self.candidates.inc(len(request.candidates) // (8 if packed else 1))
             self.unknown_items.inc(len(response.missing) // (8 if packed else 1))
             self.unknown_users.inc(response.unknown_user)

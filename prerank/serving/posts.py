@@ -32,6 +32,7 @@ from prerank.index import IdError
 from prerank.schema import Feature
 from prerank.serving.change import Changes, Entities
 from prerank.serving.generation import Generation, locked
+from prerank.serving.memory import encoded
 from prerank.serving.messages import Id, MessageError
 from prerank.serving.users import cold
 
@@ -168,7 +169,7 @@ def encoded_items(generation: Generation, model: nn.Module, given: Given) -> Ent
         return Entities(ids, columns)
     preranker: PreRanker = model  # type: ignore[assignment]
     with torch.inference_mode():
-        said = preranker.encode("item", {name: torch.from_numpy(column) for name, column in columns.items()})
+        said = encoded(preranker, "item", {name: torch.from_numpy(column) for name, column in columns.items()})
     bias = np.zeros((len(ids), len(generation.meta.objectives)), np.float32) if said.bias is None else said.bias.numpy()
     return Entities(ids, {}, said.flat().numpy(), bias)
 

@@ -150,7 +150,8 @@ class Recorder:
         common: dict[str, Any] = {
             "request": answered.id, "user": request.user, "ts": one.ts, "generation": generation.meta.number,
             "sequence": generation.sequence, "posts": generation.posts, "memory": _version(response.memory),
-            "experiment": None if request.arm else response.experiment or None, "arm": response.arm or None, "latency": round(one.latency, 3),
+            "experiment": None if request.arm else response.experiment or None, "arm": response.arm or None,
+            "latency": round(one.latency, 3),
         }  # fmt: skip
         if not items:
             return []

@@ -27,6 +27,7 @@ from prerank.serving.cost import us_per_candidate
 from prerank.serving.folding import folded
 from prerank.serving.generation import Generation, GenerationError
 from prerank.serving.head_items import HeadItems
+from prerank.serving.memory import OutsideMemory
 from prerank.serving.messages import Id, MessageError, Request, Response, bids, ids
 from prerank.serving.ranked_items import RankedItems
 from prerank.serving.users import User, Users, encode
@@ -79,11 +80,14 @@ class Scorer:
         self.plain = loaded(generation, build) if plain is None else plain
         self.objectives = tuple(generation.meta.objectives)
         self.features = frozenset(f.name for f in generation.schema.on("user"))
-        self._users = Users(generation)
         self._ranked: RankedItems | None = None
         self._by_head: HeadItems | None = None
-        self.cold: list[str] = []  # why memories outside the generation have nothing to tell; empty: all is well
-        model: Any = self._folded()
+        try:
+            self._memory = OutsideMemory.of(self.plain, generation.schema.user_id)
+        except StoreError as error:
+            raise GenerationError(f"generation '{generation.folder}': {error}") from None
+        self._users = Users(generation, self._memory)
+        model: Any = self._quicker(self.plain if self._memory is None else self._memory.detached(self.plain))
         if generation.meta.ranker:
             self._ranked = RankedItems(model, generation.columns, len(self.objectives))
         else:
@@ -91,6 +95,21 @@ class Scorer:
         if generation.meta.scoring == "head":
             self._by_head = HeadItems(model.head, generation.items)
         self.cost = None if generation.meta.scoring == "maxsim" else us_per_candidate(self._of_nobody, len(generation.items))
+
+    @property
+    def cold(self) -> list[str]:
+        """Why memories outside the generation have nothing to tell; empty: all is well."""
+        return [] if self._memory is None else self._memory.cold
+
+    @property
+    def waits(self) -> bool:
+        """Whether a request reads over a network: not in an event loop."""
+        return self._memory is not None and self._memory.waits
+
+    def look(self) -> None:
+        """Where a memory was away, look whether it is back."""
+        if self._memory is not None:
+            self._memory.look()
 
     def told(self) -> str | None:
         """One line on how candidates are scored and what one costs; None: by MaxSim."""
@@ -111,8 +130,21 @@ class Scorer:
         where = where or [f"requests[{i}]." if len(requests) > 1 else "" for i in range(len(requests))]
         asked = [self._asked(r, w) for r, w in zip(requests, where, strict=True)]
         users = [self._users.of(r, w) for r, w in zip(requests, where, strict=True)]
+        users, versions = self._remembered(users)
         found = self._logits(users, [a.rows for a in asked])
-        return [(self._response(r, a, z, u), u) for r, a, z, u in zip(requests, asked, found, users, strict=True)]
+        responses = [self._response(r, a, z, u) for r, a, z, u in zip(requests, asked, found, users, strict=True)]
+        for response, version in zip(responses, versions, strict=False):
+            response.memory = version
+        return list(zip(responses, users, strict=True))
+
+    def _remembered(self, users: list[User]) -> tuple[list[User], list[dict[str, int]]]:
+        """Users with what is remembered of them outside the generation, and which versions that is; none: it holds its memory itself."""
+        if self._memory is None:
+            return users, []
+        ids = np.concatenate([u.columns[self.generation.schema.user_id] for u in users])
+        columns, versions = self._memory.read(torch.from_numpy(ids).long())
+        made = {name: column.numpy() for name, column in columns.items()}
+        return [u._replace(columns={**u.columns, **{n: c[i : i + 1] for n, c in made.items()}}) for i, u in enumerate(users)], versions
 
     def _logits(self, users: Sequence[User], rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
         """Each user's candidates by their rows [C] -> logits [C, T], NaN where unknown."""
@@ -123,7 +155,10 @@ class Scorer:
         return [items.score(*one) for one in zip(vectors, biases, rows, strict=True)]
 
     def _of_nobody(self, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-        return self._logits([self._users.of(Request(), "")], [rows])
+        user = self._users.of(Request(), "")
+        if self._memory is not None:
+            user.columns.update({name: column.numpy() for name, column in self._memory.nobody(1).items()})
+        return self._logits([user], [rows])
 
     def _asked(self, request: Request, where: str) -> _Asked:
         objective = self.objectives[0] if request.objective is None else request.objective
@@ -159,17 +194,8 @@ class Scorer:
         return Response(_pick(asked.candidates, order), scores, probabilities, raw, _pick(asked.candidates, np.flatnonzero(rows < 0)),
                         user.unknown, user.missing)  # fmt: skip
 
-    def _folded(self) -> nn.Module:
-        """The model with the generation's weights, BatchNorm folded."""
-        generation, model = self.generation, self.plain
-        try:
-            outside: list[Any] = [m for m in model.modules() if hasattr(m, "look_outside")]
-            self.cold = [why for m in outside if (why := m.look_outside())]
-            return self._quicker(model)
-        except StoreError as error:
-            raise GenerationError(f"generation '{generation.folder}': {error}") from None
-
     def _quicker(self, model: nn.Module) -> nn.Module:
+        """The model, BatchNorm folded."""
         generation = self.generation
         if generation.meta.ranker:
             return folded(model, self._few_pairs())

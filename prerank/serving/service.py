@@ -20,6 +20,7 @@ from prerank.serving.desk import Answered, Desk
 from prerank.serving.experiment import Experiment
 from prerank.serving.live import Live
 from prerank.serving.measures import Measures
+from prerank.serving.memory import patient
 from prerank.serving.recorder import Recorder
 from prerank.serving.scorer import Builder
 from prerank.serving.shadows import Shadows
@@ -40,11 +41,13 @@ class Settings:
     source: str | None = None  # url that generations and deltas come from (follow.py); None: they are written into the folder
     log: str | None = None  # address of the event log that answers go to, and POST /events
     experiment: Experiment | None = None  # which users get which model
+    memory_seconds: float = 0.05  # that a request waits for users' memory outside the generations
 
 
 def opened(settings: Settings, build: Builder) -> Arms:
     """The models, each in its state in force. Raises GenerationError."""
-    return Arms.of(settings.folder, settings.source, settings.experiment, build, settings.log is not None)
+    patiently = patient(build, settings.memory_seconds)
+    return Arms.of(settings.folder, settings.source, settings.experiment, patiently, settings.log is not None)
 
 
 class Service:

@@ -19,6 +19,7 @@ from prerank.data.errors import DataError
 from prerank.index import IdError
 from prerank.schema import UNKNOWN, Feature
 from prerank.serving.generation import Generation
+from prerank.serving.memory import OutsideMemory
 from prerank.serving.messages import MessageError, Request
 from prerank.serving.tape import record
 
@@ -42,8 +43,9 @@ class User(NamedTuple):
 class Users:
     """The user side of a generation. Safe to call from several threads."""
 
-    def __init__(self, generation: Generation) -> None:
-        self._generation = generation
+    def __init__(self, generation: Generation, memory: OutsideMemory | None = None) -> None:
+        """memory: read by whoever asks for vectors, and put among the columns of each user."""
+        self._generation, self._memory = generation, memory
         self._objectives = len(generation.meta.objectives)
         self._features = list(generation.schema.on("user"))
         self._by_name = {f.name: f for f in self._features}
@@ -82,7 +84,7 @@ class Users:
                 if name in missing:
                     missing.remove(name)
         given = bool(request.features or request.context)
-        stored = -1 if given or self._generation.user_vectors is None else row
+        stored = -1 if given or self._generation.user_vectors is None or self._memory is not None else row
         return User(columns, row < 0 and request.user is not None, missing, stored)
 
     def vectors(self, users: Sequence[User]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -92,7 +94,8 @@ class Users:
         if len(users) == 1 and self._tape is not None:
             vector, own = self._tape(users[0].columns)
             return vector[None], self._no_bias if own is None else own[None]
-        stacked: Columns = {f.name: torch.from_numpy(np.concatenate([u.columns[f.name] for u in users])) for f in self._features}
+        names = [*self._by_name, *(() if self._memory is None else self._memory.names)]
+        stacked: Columns = {name: torch.from_numpy(np.concatenate([u.columns[name] for u in users])) for name in names}
         with torch.inference_mode():
             said = encode(self._model, stacked)
             bias = np.zeros((len(users), self._objectives), np.float32) if said.bias is None else said.bias.numpy()
@@ -116,7 +119,7 @@ class Users:
         for f in self._features:
             stored = self._stored[f.name][:n] if f.side == "user" else np.repeat(self._cold[f.name], n, axis=0)
             sample[f.name] = torch.from_numpy(np.concatenate([stored, self._cold[f.name]]))
-        return sample
+        return sample if self._memory is None else {**sample, **self._memory.sample(n + 1)}
 
     def _given(self, name: str, value: Any, part: str, where: str) -> Array:
         """A raw value of a request -> its column [1, ...]."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prerank.layers import Linear
-from prerank.store import EmaCache
+from prerank.store import EmaCache, Memory
 
 CHUNK = 1 << 16  # ids whose field is made at a time, where it is made of all
 
@@ -37,7 +37,7 @@ class MemoryField(nn.Module):
         numbers = sum((cache.width if self.vector else 0) + 1 + 2 * self.count_age for cache in caches)
         self.project = Linear(numbers, width)
         self.table: Tensor | None = None  # of all ids, where nothing moves any more
-        self.cold: str | None = None  # why it has nothing to tell, where it should have; see `look_outside`
+        self.cold: str | None = None  # why it has nothing to tell, where it should have: every id is then one that was never seen
 
     def forward(self, ids: Tensor) -> Tensor:
         """[rows] -> [rows, D]."""
@@ -46,20 +46,17 @@ class MemoryField(nn.Module):
         if self.cold is not None:
             nobody: Tensor = self.project(torch.zeros(1, self.project.in_features, device=self.project.weight.device))
             return nobody.expand(len(ids), -1)
-        parts: list[Tensor] = []
-        for cache in self.caches:
-            parts += self._parts(cache, ids)  # type: ignore[arg-type]
-        made: Tensor = self.project(torch.cat(parts, dim=1))
+        made: Tensor = self.project(self.numbers([cache.read(ids) for cache in self.caches]))  # type: ignore[operator]
         return made
 
-    def look_outside(self) -> str | None:
-        """Why caches outside the model have nothing to tell; from then on every id is one that was never seen. Raises SpaceError."""
-        told = [why for cache in self.caches if (why := cache.cold()) is not None]  # type: ignore[operator]
-        self.cold = "; ".join(told) or None
-        return self.cold
+    def numbers(self, memories: Sequence[Memory]) -> Tensor:
+        """What each cache remembers of ids [rows] -> what the projection reads.  # [rows, numbers]"""
+        parts: list[Tensor] = []
+        for cache, memory in zip(self.caches, memories, strict=True):
+            parts += self._parts(cache, memory)  # type: ignore[arg-type]
+        return torch.cat(parts, dim=1)
 
-    def _parts(self, cache: EmaCache, ids: Tensor) -> list[Tensor]:
-        memory = cache.read(ids)
+    def _parts(self, cache: EmaCache, memory: Memory) -> list[Tensor]:
         seen = (memory.counts > 0).float().unsqueeze(1)  # [rows, 1]
         parts = [F.layer_norm(memory.vectors, (cache.width,)) * seen] if self.vector else []
         parts.append(seen)
