@@ -17,13 +17,13 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs import ablations, agreement, boards, pictures, settings, streams, tables
+from docs import ablations, agreement, boards, pictures, settings, sizes, streams, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/results.md", "docs/config.md", "docs/rankers.md", "docs/leaderboard.md", "docs/tune.md",
-         "docs/losses.md", "docs/cs3.md", "docs/ranktower.md", "docs/events.md")
+         "docs/losses.md", "docs/cs3.md", "docs/ranktower.md", "docs/events.md", "docs/operations.md")
 PARTS: dict[str, Callable[[], str]] = {**tables.TABLES, **boards.TABLES, **ablations.TABLES, **agreement.TABLES,
-                                         **streams.TABLES, **settings.SECTIONS}
+                                         **streams.TABLES, **sizes.TABLES, **settings.SECTIONS}
 _PART = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
