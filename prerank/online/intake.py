@@ -81,9 +81,9 @@ class Intake:
         return found
 
     def lag(self) -> int:
-        """Entries that are not taken yet, as of a second ago where there is always something to take. Raises LogError."""
+        """Entries that are not taken yet, as of a second ago where one full batch follows another. Raises LogError."""
         now = time.monotonic()
-        if not self.found or now - self._counted >= 1:
+        if not self.full or now - self._counted >= 1:
             self._counted, self._lag = now, sum(reader.lag for reader in self._readers)
         return self._lag
 

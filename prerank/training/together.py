@@ -61,7 +61,7 @@ class Group:
         if apart:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
         with _heard(rank, world):
-            dist.init_process_group("gloo", timeout=START)
+            dist.init_process_group("gloo", store=_store(rank, world), rank=rank, world_size=world, timeout=START)
             talk = dist.new_group(timeout=PATIENCE, backend="gloo")
             bulk = dist.new_group(timeout=PATIENCE, backend="nccl") if apart else talk
         try:
@@ -198,6 +198,14 @@ class Group:
         if self.world > 1:
             with _heard(self.rank, self.world):
                 dist.barrier()
+
+
+def _store(rank: int, world: int) -> Any:
+    """Where the processes find each other. torchrun keeps one for all its attempts, so that each gets keys of its own."""
+    address, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "29500"))
+    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = dist.TCPStore(address, port, world, is_master=not rank and not kept, timeout=START)
+    return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -57,7 +58,7 @@ def fill(path: Path, rows: list[bytes], partition: Callable[[int], int], partiti
 def process(rank: int, port: int, given: Config, options: dict[str, Any]) -> None:
     """One of two, as torchrun would start it."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    train_online(given, resume=True, until_empty=True, **options)
+    train_online(given, resume=True, **{"until_empty": True, **options})
 
 
 def begin(given: Config, **options: Any) -> list[Any]:
@@ -71,7 +72,10 @@ def begin(given: Config, **options: Any) -> list[Any]:
 
 
 def run(given: Config, **options: Any) -> None:
-    both = begin(given, **options)
+    ended(begin(given, **options))
+
+
+def ended(both: list[Any]) -> None:
     for one in both:
         one.join(120)
     assert [one.exitcode for one in both] == [0, 0]
@@ -95,12 +99,14 @@ def test_two_processes_learn_what_one_learns_from_both_batches(place: Path) -> N
 
 
 def test_whichever_is_killed_nothing_is_lost_and_nothing_learned_twice(place: Path) -> None:
-    straight = given(place, "straight", synergy={**CMS, "store": f"lmdb:{place / 'straight.lmdb'}"}, **{"training.batch_size": 32})
+    """One partition is 25 minutes ahead of the other: a row of it must not see, when it comes again, what the other has blended since."""
+    fill(place / "apart.db", messages(frame()), lambda n: n // (N // 2))
+    change = {"training.batch_size": 32, "online.rows": f"sqlite:///{place / 'apart.db'}"}
+    straight = given(place, "straight", synergy={**CMS, "store": f"lmdb:{place / 'straight.lmdb'}"}, **change)
     run(straight, lockstep=True)
-    again = given(place, "again", synergy={**CMS, "store": f"lmdb:{place / 'again.lmdb'}"},
-                  **{"training.batch_size": 32, "online.checkpoint": "0.02s"})  # fmt: skip
+    again = given(place, "again", synergy={**CMS, "store": f"lmdb:{place / 'again.lmdb'}"}, **change, **{"online.checkpoint": "0.02s"})
     marker = place / "again/checkpoint/current"
-    for victim in (1, 0, 1):
+    for victim in (1, 0):
         begun = marker.exists() and marker.read_text()
         both = begin(again, lockstep=True)
         deadline = time.monotonic() + 120
@@ -135,16 +141,24 @@ def contents(path: Path) -> dict[bytes, bytes]:
 
 
 def test_a_partition_that_runs_dry_keeps_nobody(place: Path) -> None:
-    """Nearly all rows lie in one partition; new users and items of both are published, and a bad row of the second process is told of."""
-    log = frame().with_columns(item=frame()["item"] + 1000)
-    rows = messages(log)
+    """Nearly all rows lie in one partition, and nobody waits for the other; its bad row is told of, and new items are published. A signal
+    to one process ends both."""
+    rows = messages(frame().with_columns(item=frame()["item"] + 1000))
     rows[5] = rows[5].replace(b'"item":', b'"item":"x",  "was":')
     fill(place / "dry.db", rows, lambda n: int(n < 40))
-    made = given(place, **{"online.rows": f"sqlite:///{place / 'dry.db'}", "model.norm": True,
-                           "online.publish": {"folder": str(place / "generations"), "every": "1h"}})  # fmt: skip
-    begun = time.monotonic()
-    run(made)
-    assert time.monotonic() - begun < 60
+    made = given(place, **{"online.rows": f"sqlite:///{place / 'dry.db'}", "online.checkpoint": "0.1s", "online.wait": "30s",
+                           "model.norm": True, "online.publish": {"folder": str(place / "generations"), "every": "1h"}})  # fmt: skip
+    both = begin(made, until_empty=False)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and all(one.is_alive() for one in both):
+        with contextlib.suppress(OSError, ValueError):  # a checkpoint that is being replaced
+            if checkpoint(place / "run")[1]["rows"] >= N // 64 * 64:
+                break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("whoever has nothing keeps the other")
+    os.kill(both[1].pid, signal.SIGTERM)
+    ended(both)
     _, state = checkpoint(place / "run")
     assert (state["rows"], state["skipped"], state["batches"]) == (N - 1, 1, -(-(N - 40) // 64))
     assert len(open_current(place / "generations").item_ids) == 2 * ITEMS
