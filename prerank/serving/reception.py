@@ -8,7 +8,6 @@ rejected here, by its place in the list, and the others are taken.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -86,7 +85,7 @@ def route(recorder: Recorder | None, schema: Callable[[], Schema]) -> HTTPRouteH
                 keys.append(key_of(event))
         if accepted:
             try:
-                await asyncio.to_thread(recorder.append, accepted, keys)
+                await recorder.append(accepted, keys)
             except LogError as error:
                 return _problem(503, f"the event log is away, send them again: {error}")
         return Response(messages.encode(Taken(len(accepted), rejected), "json"), media_type=MEDIA["json"])

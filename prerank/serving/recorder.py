@@ -2,7 +2,7 @@
 
     recorder = Recorder("sqlite:///events.db", measures)
     recorder.put(answered, ts, latency)             returns at once
-    recorder.append(messages, keys)                 waits until they are durable: what POST /events calls
+    await recorder.append(messages, keys)           waits until they are durable: what POST /events calls
 
 A thread makes the messages and hands them to a `stream.Client`, which appends in batches and tries again while the log is away. Both have
 room for so much; what does not fit any more is dropped and counted, and `problem` says so. A log that is away when the server starts is
@@ -11,12 +11,14 @@ tried again for ever.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import queue
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -31,6 +33,7 @@ from prerank.serving.served import Served
 from prerank.stream import Client, Event, Impression, Log, LogError, encode, key_of, open_log
 
 REQUESTS, MESSAGES = 1_000, 100_000  # that wait at most: answers for the thread, messages for the log
+CALLS, APPENDING = 100, 2  # of `append` that wait at most, and threads of its own for them
 LOOK = 0.2  # seconds between looks at what the log acknowledged
 TOLD = 60.0  # seconds that a dropped impression is worth a word of health's
 LAST = 5.0  # seconds that what waits is given when the server ends
@@ -56,6 +59,7 @@ class Recorder:
         self._encode = msgspec.json.Encoder().encode
         self._log = _Late(url)
         self._client: Client | None = None
+        self._pool, self._calls = ThreadPoolExecutor(APPENDING, "prerank events"), 0
         self._dropped_at, self._acknowledged = -math.inf, 0
         self._thread = threading.Thread(target=self._work, name="prerank recorder", daemon=True)
 
@@ -78,9 +82,15 @@ class Recorder:
         else:
             self._drop(1, "full")
 
-    def append(self, messages: Sequence[bytes], keys: Sequence[bytes]) -> None:
-        """Durable when it returns. Raises LogError."""
-        self._log.append(messages, keys)
+    async def append(self, messages: Sequence[bytes], keys: Sequence[bytes]) -> None:
+        """Durable when it returns. Raises LogError, at once where CALLS wait already: a log that hangs must not take every thread."""
+        if self._calls >= CALLS:
+            raise LogError(f"log '{self._log.name}': {CALLS} calls wait for it already")
+        self._calls += 1
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._log.append, messages, keys)
+        finally:
+            self._calls -= 1
 
     @property
     def problem(self) -> str | None:
@@ -100,6 +110,7 @@ class Recorder:
         except LogError as error:
             log.error("what was answered last is not logged: %s", error)
         self._acknowledge()
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._log.close()
 
     def _work(self) -> None:

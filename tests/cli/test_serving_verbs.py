@@ -2,7 +2,10 @@
 
 import json
 import re
+import shutil
 import socket
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -97,6 +100,32 @@ def test_serve_says_what_is_wrong_in_a_line(folder, tmp_path):
     result = run(app, ["serve", str(tmp_path), "--port", "0"])
     assert result.exit_code == 2
     assert "holds no current.json; `prerank export` writes one" in result.stderr
+
+
+def test_serve_deals_the_arms_of_a_file(data, folder, tmp_path):
+    file = tmp_path / "experiment.yaml"
+    file.write_text(f"name: first\narms:\n- {{name: a, folder: {folder}, share: 0.5}}\n- {{name: b, folder: {tmp_path}, share: 0.5}}\n")
+    for arguments, message in (
+        ([str(folder), "--experiment", str(file)], "--experiment: its arms name their own; FOLDER must not be given"),
+        (["--source", "file:///nowhere", "--experiment", str(file)], "--experiment: its arms name their own; --source must not be given"),
+        (["--experiment", str(file), "--port", "0"], "holds no current.json"),
+        (["--experiment", str(tmp_path / "none.yaml")], "cannot be read"),
+        ([str(folder), "--log", "events.db", "--port", "0"], "must be an address that begins with"),
+    ):
+        result = run(app, ["serve", *arguments])
+        assert (result.exit_code, len(result.stderr.strip().splitlines())) == (2, 1), result.output
+        assert message in result.stderr
+    shutil.copytree(folder, tmp_path / "generations")  # a run's folder stands for its generations
+    command = [sys.executable, "-m", "prerank", "serve", "--experiment", str(file), "--port", "0", "--log", f"sqlite:///{tmp_path}/e.db"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = re.search(r"http://\S+", process.stdout.readline())
+        assert url is not None
+        with Client(url[0]) as client:
+            client.wait_until_ready(240)
+            assert {client.score([1], user=u).arm for u in data.user_ids.to_list()[:20]} == {"a", "b"}
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 def stub_run(folder, data, validation, name="mf"):

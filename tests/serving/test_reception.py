@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
 import httpx
 import pytest
 
@@ -78,3 +83,22 @@ def test_several_workers_write_one_log(served, data, tmp_path):
             assert httpx.post(f"{url}/events", json=[{**GOOD, "request": n}]).json()["accepted"] == 1
             assert httpx.post(f"{url}/score", json={"candidates": data.item_ids.to_list()[:5]}).status_code == 200
     assert len(events(log)) == 20 + 100
+
+
+def test_a_log_that_hangs_refuses_events_and_answers_scores(served, data, tmp_path):
+    """A writer that holds the file: /events waits, then more of it is refused at once, and /score does not notice."""
+    path = tmp_path / "events.db"
+    with threaded(served[0], log=f"sqlite:///{path}") as url, Client(url) as client:
+        with sqlite3.connect(path, isolation_level=None) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            with ThreadPoolExecutor(110) as pool:
+                waiting = [pool.submit(post, url, json=GOOD, timeout=60) for _ in range(105)]
+                assert next(as_completed(waiting, timeout=25)).result().status_code == 503
+                begun = time.monotonic()
+                for _ in range(10):
+                    client.score(data.item_ids.to_list() * 80, k=3)  # large: to a thread
+                assert time.monotonic() - begun < 5
+                writer.execute("ROLLBACK")
+                statuses = Counter(one.result().status_code for one in waiting)
+        assert statuses == {200: 100, 503: 5}
+        writer.close()

@@ -15,10 +15,10 @@ from prerank import build
 from prerank.serving import Client, Settings, create
 from prerank.serving.live import scorer_at
 from prerank.serving.messages import Request
-from prerank.stream import Impression, Log, LogError, decode, open_log, partition_of
+from prerank.stream import Feedback, Impression, Log, LogError, decode, open_log, partition_of
 from tests.serving.test_http import counted
 from tests.serving.world import server, threaded
-from tests.stream.servers import RedisServer
+from tests.stream.servers import Brokers, RedisServer
 
 
 def events(log: Log | str) -> list[Any]:
@@ -169,6 +169,16 @@ def test_an_answer_and_its_feedback_share_a_partition(served, data, tmp_path):
     for p in range(4):
         assert {decode(e.data).request for e in log.read(p, 0)} == {i for i in ids if partition_of(i.encode(), 4) == p}
     log.close()
+
+
+def test_kafka_takes_it(served, data):
+    brokers = Brokers()
+    url = brokers.url("served")
+    with threaded(served[0], log=url) as address, Client(address) as client:
+        said = client.score(data.item_ids.to_list()[:9], k=3)
+        assert client.send([Feedback(request=said.request, item=said.items[0], ts=5, kind="click")])["accepted"] == 1
+        wait(lambda: counted(address, "prerank_logged_events_total") == 3)
+    assert {type(e) for e in events(url)} == {Impression, Feedback}
 
 
 def test_no_log_no_ids(served, data, tmp_path: Path):
