@@ -9,6 +9,9 @@ folder; joiners of several machines want one that all of them reach, else whoeve
 
 from __future__ import annotations
 
+import fcntl
+import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -51,11 +54,12 @@ class Joiner:
             logs.check_partition(p, n)
         self.events, self.rows, self.dead, self.settings, self.folder = events, rows, dead, settings, Path(folder)
         self.group, self.every, self.idle, self.retain, self.ttl = group, every, idle, retain, ttl
-        self.owner = logs.owner()
         self.parts: dict[int, Part] = {}
         self._decoder = None if schema is None else typed.decoder(schema)
         self._claim_at = self._save_at = 0.0
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
+        self.owner = self._name()
 
     def run(self, stop: Callable[[], bool], say: Callable[[str], None] = lambda line: None,
             last: Callable[[dict[str, int]], None] = lambda counts: None) -> None:  # fmt: skip
@@ -116,6 +120,9 @@ class Joiner:
             with suppress(LogError):
                 part.release()
         self.parts.clear()
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
 
     def counts(self) -> dict[str, int]:
         """What happened, over the partitions that are ours (see waiting.COUNTS), `lost` and `in memory` beside."""
@@ -124,6 +131,16 @@ class Joiner:
             found.update(part.waiting.counts)
             found.update({"lost": part.lost, "in memory": len(part.waiting)})
         return dict(found)
+
+    def _name(self) -> str:
+        """Who we are to the log. Alone in its folder, a joiner has the name of the one before: he is dead, as the kernel knows, so that his
+        leases need not run out.
+        """
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another is there, or the file system has no locks
+            return logs.owner()
+        return f"{socket.gethostname()}:{self.folder.resolve()}"
 
     def _claim(self) -> None:
         """Tries for partitions that are not ours, now and then."""

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prerank.cli import app
-from prerank.stream import Rows, open_log
+from prerank.stream import Joiner, Rows, Waiting, open_log
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -142,3 +142,28 @@ def test_old_entries_are_trimmed_but_none_that_a_group_has_not_read(log, tmp_pat
     opened.close()
     code, _, err = run("trim", f"sqlite:///{tmp_path}/none.db", "--older", "7d")
     assert (code, "there is no such file" in err) == (2, True)
+
+
+def test_who_was_killed_is_followed_at_once(log, tmp_path):
+    """His lease lives for half a minute, but the kernel says that he is dead."""
+    to, state = f"sqlite:///{tmp_path}/rows.db", str(tmp_path / "s")
+    command = [sys.executable, "-m", "prerank", "events", "wait", log, "--to", to, "--state", state, "--kind", "click=10m", "-q"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        rows, deadline = open_log(to), time.monotonic() + 60
+        while rows.end(0) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        other = Joiner(open_log(log), open_log(to), Waiting(kinds={"click": "10m"}), state)
+        other.step()
+        assert other.parts == {}  # he lives, in his folder as everywhere
+        other.close()
+        process.kill()
+    begun = time.monotonic()
+    after = Joiner(open_log(log), open_log(to), Waiting(kinds={"click": "10m"}), state)
+    after.step()
+    assert list(after.parts) == [0]
+    assert time.monotonic() - begun < 5
+    after.close()
+    rows.close()
+    for joiner in (other, after):
+        joiner.events.close()
+        joiner.rows.close()
