@@ -91,7 +91,7 @@ class Trainer:
         self.saved = Saved(folder / "checkpoint", self.pair, self.catalogue, self.moments, self.running, self.drift)
         found = self.saved.load(self.told)
         self.intake = Intake(self.log, f"{role}:{config.name}", f"{socket.gethostname()}:{folder.resolve()}", self._partitions(),
-                             found or {}, settings.batch_size, lockstep)  # fmt: skip
+                             found or {}, settings.batch_size, lockstep, self.say)  # fmt: skip
         if found is not None and not together.rank:
             at = ", ".join(f"{position.offset:,}" for position in found.values())
             self.say(f"resumed after {self.told.rows:,} rows, at offset {at}")
@@ -103,6 +103,7 @@ class Trainer:
 
     def run(self, stop: Callable[[], bool], *, until_empty: bool = False, told: Callable[[Told], None] | None = None) -> Told:
         """Until `stop` says so, to anybody. A checkpoint is the last thing that is written."""
+        self.intake.patient = not until_empty  # what is away is not empty
         published = said = self._saved = time.monotonic()
         before = self.told.rows
         every = math.inf if self.online.publish is None else milliseconds(self.online.publish.every) / 1000
