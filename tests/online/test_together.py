@@ -24,7 +24,7 @@ from prerank.online.roles import check_together
 from prerank.serving.generation import open_current
 from prerank.store import LmdbFile
 from prerank.stream import open_log
-from tests.online.world import ITEMS, N, config, frame, messages
+from tests.online.world import BEGIN, ITEMS, N, config, frame, messages
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["prerank.online", "tests.online.world", "torch.distributed"])  # what a process begins with
@@ -121,6 +121,7 @@ def test_whichever_is_killed_nothing_is_lost_and_nothing_learned_twice(place: Pa
     (a, told), (b, state) = checkpoint(place / "straight"), checkpoint(place / "again")
     assert state["positions"] == told["positions"]
     assert state["rows"] == told["rows"] == N // 64 * 64
+    assert state["known"] == BEGIN + 1000 * (N // 2 + N // 64 * 32 - 1), "what the one knows the other's blends must not lie before"
     assert a.keys() == b.keys()
     for name, tensor in a.items():
         assert torch.equal(tensor, b[name]), name
@@ -147,12 +148,13 @@ def test_a_partition_that_runs_dry_keeps_nobody(place: Path) -> None:
     rows[5] = rows[5].replace(b'"item":', b'"item":"x",  "was":')
     fill(place / "dry.db", rows, lambda n: int(n < 40))
     made = given(place, **{"online.rows": f"sqlite:///{place / 'dry.db'}", "online.checkpoint": "0.1s", "online.wait": "30s",
-                           "model.norm": True, "online.publish": {"folder": str(place / "generations"), "every": "1h"}})  # fmt: skip
+                           "training.batch_size": 8, "model.norm": True,
+                           "online.publish": {"folder": str(place / "generations"), "every": "1h"}})  # fmt: skip
     both = begin(made, until_empty=False)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and all(one.is_alive() for one in both):
         with contextlib.suppress(OSError, ValueError):  # a checkpoint that is being replaced
-            if checkpoint(place / "run")[1]["rows"] >= N // 64 * 64:
+            if checkpoint(place / "run")[1]["rows"] == N - 1:
                 break
         time.sleep(0.1)
     else:
@@ -160,7 +162,7 @@ def test_a_partition_that_runs_dry_keeps_nobody(place: Path) -> None:
     os.kill(both[1].pid, signal.SIGTERM)
     ended(both)
     _, state = checkpoint(place / "run")
-    assert (state["rows"], state["skipped"], state["batches"]) == (N - 1, 1, -(-(N - 40) // 64))
+    assert (state["rows"], state["skipped"], state["batches"]) == (N - 1, 1, (N - 40) // 8)
     assert len(open_current(place / "generations").item_ids) == 2 * ITEMS
     assert json.loads((place / "run/metrics.jsonl").read_text().splitlines()[-1])["lag"] == 0
 
