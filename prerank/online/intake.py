@@ -3,16 +3,22 @@
     intake.more(wait)          what has come, up to `size` rows, into intake.found
     intake.keep()              they are learned: `learned` moves behind them, and the next partition has its turn
 
-`learned` is what a checkpoint holds; rows that were found and not kept are found again by whoever goes on from it.
+`learned` is what a checkpoint holds; rows that were found and not kept are found again by whoever goes on from it. A log that is away is a
+quiet one, told of once and asked again after longer and longer pauses; meanwhile what was learned is published and saved as ever.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
-from prerank.stream import Correction, Log, Position, Row, Rows
+from prerank.stream import Correction, LeaseError, Log, LogError, Position, Row, Rows
+
+BACKOFF = 0.1, 5.0  # seconds between tries while the log is away, from the first to the longest
+T = TypeVar("T")
 
 
 class Intake:
@@ -23,12 +29,15 @@ class Intake:
     size           of a full batch
     lockstep       partitions have turns by the number of the batch, whoever has rows; otherwise whichever has some
 
+    patient   whether a log that is away is waited for; else it is an error
     found     rows of `partition` that wait to be learned
     learned   positions behind all that is kept, by partition
     """
 
     def __init__(self, log: Log, group: str, owner: str, partitions: Sequence[int], positions: Mapping[int, Position], size: int,
-                 lockstep: bool = False) -> None:  # fmt: skip
+                 lockstep: bool = False, say: Callable[[str], None] = lambda line: None) -> None:  # fmt: skip
+        """Raises LogError: there is no log, or another owner has a partition."""
+        self.patient, self._say, self._pause, self._again = True, say, 0.0, 0.0
         self.log, self.group, self.size, self.lockstep = log, group, size, lockstep
         self.learned = {p: positions.get(p, Position()) for p in partitions}
         self._leases = [log.claim(group, p, owner) for p in partitions]
@@ -49,7 +58,12 @@ class Intake:
         return len(self.found) >= self.size
 
     def more(self, wait: float, number: int) -> None:
-        """What comes within so many seconds; number: of batches that were learned. Raises LogError."""
+        """What comes within so many seconds; number: of batches that were learned."""
+        if (left := self._again - time.monotonic()) > 0:
+            time.sleep(min(left, wait))
+        self._ask(lambda: self._more(wait, number), None)
+
+    def _more(self, wait: float, number: int) -> None:
         if not self.found and self.lockstep:
             self._turn = number % len(self._readers)
         elif not self.found and len(self._readers) > 1:
@@ -81,26 +95,48 @@ class Intake:
         return found
 
     def lag(self) -> int:
-        """Entries that are not taken yet, as of a second ago where one full batch follows another. Raises LogError."""
+        """Entries that are not taken yet, as of a second ago where one full batch follows another or the log is away."""
         now = time.monotonic()
         if not self.full or now - self._counted >= 1:
-            self._counted, self._lag = now, sum(reader.lag for reader in self._readers)
+            self._counted, self._lag = now, self._ask(lambda: sum(reader.lag for reader in self._readers), self._lag)
         return self._lag
 
     def commit(self) -> None:
-        """Tell the log how far we are. Raises LogError."""
+        """Tell the log how far we are; what counts is the checkpoint."""
         for partition, position in self.learned.items():
-            self.log.commit(self.group, partition, position.offset)
+            self._ask(lambda p=partition, at=position.offset: self.log.commit(self.group, p, at), None)  # type: ignore[misc]
 
     def renew(self) -> None:
         """Call it often. Raises LeaseError when another owner came in between."""
         for lease in self._leases:
-            lease.renew()
+            self._ask(lease.renew, None)
 
     def release(self) -> None:
         """Another may have the partitions."""
         for lease in self._leases:
-            lease.release()
+            with suppress(LogError):  # then it runs out
+                lease.release()
+
+    def _ask(self, what: Callable[[], T], otherwise: T) -> T:
+        """What the log says, or what can be said without it. Raises LeaseError, and LogError where nobody is patient."""
+        if time.monotonic() < self._again:
+            return otherwise
+        try:
+            found = what()
+        except LeaseError:
+            raise
+        except LogError as error:
+            if not self.patient:
+                raise
+            if not self._pause:
+                self._say(f"{error}; it is tried again")
+            self._pause = min(2 * self._pause or BACKOFF[0], BACKOFF[1])
+            self._again = time.monotonic() + self._pause
+            return otherwise
+        if self._pause:
+            self._say(f"log '{self.log.name}': is there again")
+        self._pause = 0.0
+        return found
 
     def _read(self, wait: float) -> None:
         reader = self._readers[self._turn]
