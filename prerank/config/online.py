@@ -15,6 +15,9 @@ class Publish(Strict):
     to: str | None = Field(None, description="where they are copied for servers on other machines: redis://.., s3://.. (`serve --source`)")
     every: Duration = Field("5s", description="between two generations, while rows come")
     deltas: int = Field(20, ge=0, description="between two whole generations: what changed alone; 0: every one is whole")
+    refresh: int = Field(
+        10_000, ge=0, description="items that a delta encodes again, in turn, besides those that were learned from: vectors age"
+    )
     keep: int = Field(3, ge=1, description="generations that stay")
     dtype: Literal["fp32", "bf16", "int8"] = Field("fp32", description="how item rows are stored: fp32, bf16, int8")
 

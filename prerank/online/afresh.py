@@ -57,5 +57,7 @@ def rows(log: str, before: pl.DataFrame) -> pl.DataFrame:
                 found.append({"request_id": first + int(i.request), "user_id": i.user, "item_id": i.item, "time_ms": i.ts,
                               "position": i.position, **i.features, **{kind: int(v > 0) for kind, v in row.labels.items()}})  # fmt: skip
     opened.close()
-    schema = {name: before.schema[name] for name in ("request_id", "user_id", "item_id", "time_ms", "position", "scene", "hour", "click")}
+    names = ("request_id", "user_id", "item_id", "time_ms", "position", "scene", "hour", "click")
+    found = [{name: row.get(name) for name in names} for row in found]  # a user's features stand in the table of users
+    schema = {name: before.schema[name] for name in names}
     return pl.DataFrame(found, schema=schema)

@@ -4,15 +4,16 @@
     for interval in life.live(rate=50, check=...):
         interval.told()
 
-Every request is also ordered by a frozen model, by the truth itself, and not at all: what each would have shown is told in true click
-probability. The requests of the last part are kept, so that another model can be asked the same afterwards.
+Every request is also ordered by its arm's frozen model, by the truth itself, and not at all: what each would have shown is told in true
+click probability. The server logs what it answered; clicks come from here. The requests of the last part are kept, so that another model
+can be asked the same afterwards.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ from prerank.online.living import Asked, LivingWorld
 from prerank.serving import Client, Request, Scorer
 from prerank.serving.client import ClientError
 from prerank.stream import Client as Events
-from prerank.stream import Feedback, Impression, now
+from prerank.stream import Feedback, now
 
 SHOWN = 10  # items of an answer
 INTERVAL = 5.0  # seconds of a line of the report
@@ -40,6 +41,7 @@ class Interval:
     generation: int = 0
     sequence: int = 0
     failed: int = 0
+    arms: dict[str, list[float]] = field(default_factory=dict)  # requests, sum of what was shown, sum of the frozen model's
     milliseconds: list[float] = field(default_factory=list)
 
     def told(self) -> dict[str, Any]:
@@ -47,19 +49,21 @@ class Interval:
         means = {name: total / n for name, total in self.sums.items()}
         p50, p99 = np.quantile(self.milliseconds, (0.5, 0.99)).tolist() if self.milliseconds else (math.nan, math.nan)
         return {"at": round(self.at, 1), "requests": self.requests, "failed": self.failed, "generation": self.generation,
-                "sequence": self.sequence, **means, "p50_ms": p50, "p99_ms": p99}  # fmt: skip
+                "sequence": self.sequence, **means, "p50_ms": p50, "p99_ms": p99,
+                "arms": {arm: {"requests": int(m), "online": a / m, "frozen": b / m} for arm, (m, a, b) in self.arms.items()}}  # fmt: skip
 
 
 class Life:
     """See the module's first lines.
 
-    served   (generation, sequence) -> Unix time of the first answer that came of it
+    frozen   {arm: model}
+    served   (arm, generation, sequence) -> Unix time of the first answer that came of it
     kept     single requests of the last part, with the seconds at which they were asked
     """
 
-    def __init__(self, world: LivingWorld, client: Client, events: Events, frozen: Scorer) -> None:
+    def __init__(self, world: LivingWorld, client: Client, events: Events, frozen: Mapping[str, Scorer]) -> None:
         self.world, self.client, self.events, self.frozen = world, client, events, frozen
-        self.served: dict[tuple[int, int], float] = {}
+        self.served: dict[tuple[str, int, int], float] = {}
         self.kept: list[tuple[Asked, float]] = []
         self._n = 0
 
@@ -89,28 +93,28 @@ class Life:
         user, ids, context = raw(asked)
         begun = time.monotonic()
         try:
-            answer = self.client.score(ids, user=user, k=SHOWN, context=context)
+            answer = self.client.score(ids, user=user, k=SHOWN, context=context, request=n)
         except ClientError:
             interval.failed += 1
             return
         interval.milliseconds.append(1000 * (time.monotonic() - begun))
-        self.served.setdefault((answer.generation, answer.sequence), time.time())
+        arm = answer.arm or ""
+        self.served.setdefault((arm, answer.generation, answer.sequence), time.time())
         place = {item: c for c, item in enumerate(ids)}
         shown = np.array([place[item] for item in answer.items])
-        choices = {"online": shown, "frozen": chosen(self.frozen, asked), "best": np.argsort(-truth)[:SHOWN], "blind": np.arange(SHOWN)}
-        for name, choice in choices.items():
-            interval.sums[name] = interval.sums.get(name, 0.0) + float(truth[choice].mean())
+        choices = {"online": shown, "frozen": chosen(self.frozen[arm], asked), "best": np.argsort(-truth)[:SHOWN],
+                   "blind": np.arange(SHOWN)}  # fmt: skip
+        worth = {name: float(truth[choice].mean()) for name, choice in choices.items()}
+        for name, value in worth.items():
+            interval.sums[name] = interval.sums.get(name, 0.0) + value
+        before = interval.arms.get(arm, [0.0, 0.0, 0.0])
+        interval.arms[arm] = [a + b for a, b in zip(before, (1.0, worth["online"], worth["frozen"]), strict=True)]
         interval.requests += 1
         interval.generation, interval.sequence = answer.generation, answer.sequence
         if at >= (1 - KEPT) * self.world.seconds - 2 * INTERVAL:
             self.kept.append((asked, at))
-        self._log(truth[shown], answer, user, context, n)
-
-    def _log(self, truth: NDArray[np.float64], answer: Any, user: int, context: dict[str, int], n: int) -> None:
         ts = now()
-        for position, (item, clicked) in enumerate(zip(answer.items, self.world.clicks(truth), strict=True)):
-            self.events.send(Impression(request=n, user=user, item=item, ts=ts, position=position, features=dict(context),
-                                        score=float(answer.scores[position]), generation=answer.generation))  # fmt: skip
+        for item, clicked in zip(answer.items, self.world.clicks(truth[shown]), strict=True):
             if clicked:
                 self.events.send(Feedback(request=n, item=item, ts=ts + int(self.world.random.integers(50, 1000)), kind="click"))
 

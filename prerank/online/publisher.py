@@ -4,8 +4,9 @@
     publisher.publish()                      -> number of the generation, or None when nothing was learned since the last time
 
 A whole generation encodes every item; the deltas after it hold what changed: weights (of tables the rows that differ), ids that came or
-went, and the vectors of the items that were learned from, or whose id has another row. Items that nobody touched stay as they were last
-encoded until the next whole one. A server that lost a delta asks for a whole generation, and gets it the next time.
+went, and the vectors of the items that were learned from, or whose id has another row, and of the next `refresh` others in turn: an
+item's vector of long ago beside a user tower of today says little, and is shown for having been overrated once. A server that lost a
+delta asks for a whole generation, and gets it the next time.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Publisher:
         self._elsewhere = None if settings.to is None else Elsewhere(Path(settings.folder), settings.to, say)
         self._oldest: int | None = None
         self._before: dict[str, Tensor] = {}  # weights as they were published last
+        self._turn = 0  # the row of the item that is encoded again next
         self._users: set[Any] = set()
         self._items: set[Any] = set()
         self._rows: dict[str, set[int]] = {}
@@ -128,7 +130,7 @@ class Publisher:
     def _encoded(self) -> Entities | None:
         """The items that were learned from, as the model encodes them now."""
         of, schema = self.catalogue.of_items, self.catalogue.schema
-        ids = of.held(self._items | self._moved(schema.item_id))
+        ids = of.held(self._items | self._moved(schema.item_id) | self._aged())
         if not ids:
             return None
         at = of.places(ids)
@@ -139,6 +141,13 @@ class Publisher:
             stored = self.model.encode("item", {n: c.to(device) for n, c in columns.items()})  # type: ignore[operator]
         bias = np.zeros((len(ids), len(schema.objectives)), np.float32) if stored.bias is None else stored.bias.float().cpu().numpy()
         return Entities(_ids(ids), flat=stored.flat().float().cpu().numpy(), bias=bias)
+
+    def _aged(self) -> set[Any]:
+        """The next items in turn: what was encoded long ago says little to a user tower of today."""
+        of = self.catalogue.of_items
+        turn = (self._turn + np.arange(min(self.settings.refresh, len(of)))) % len(of)
+        self._turn = (self._turn + len(turn)) % len(of)
+        return set(of.ids.gather(turn).to_list())
 
     def _known(self) -> Entities | None:
         """The users that were learned from, the new ones among them, and those whose id has another row."""

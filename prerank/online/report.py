@@ -63,6 +63,10 @@ def said(report: Report) -> list[str]:
         p50 = np.median([i["p50_ms"] for i in report["intervals"] if i["requests"]])
         found.append(f"Answers took {p50:.1f} ms (the median of intervals), {np.median(milliseconds):.1f} ms at p99; "
                      f"{report['failed']:,} requests failed.")  # fmt: skip
+    if "test" in report:
+        t = report["test"]
+        found.append(f"A/B test: cs3 against its backbone {t['relative']['value']:+.1%} clicks ({t['relative']['low']:+.1%} .. "
+                     f"{t['relative']['high']:+.1%}, p {t['relative']['p']:.3f}); the page lies in abtest/.")  # fmt: skip
     if trainer:
         found.append(f"Learned from {trainer['rows']:,} rows in {trainer['batches']:,} batches; {trainer['skipped']:,} could not be read.")
     if "retrained" in report:

@@ -74,3 +74,22 @@ def _logits(trainer: Trainer, user: int, items: list[int]) -> np.ndarray:
         u = model.encode("user", {n: torch.from_numpy(np.array(c)) for n, c in columns.items()})
         v = model.encode("item", {"item": torch.from_numpy(np.array(catalogue.of_items.column("item", rows)))})
         return np.asarray(model.head(u, v, torch.zeros(1).long(), torch.arange(len(items))[None])[0, :, 0])
+
+
+def test_items_that_nobody_touched_do_not_stay_as_they_were(tmp_path: Path) -> None:
+    log = frame()
+    log.write_parquet(tmp_path / "log.parquet")
+    fill(tmp_path, log.filter(pl.col("item") < 5))  # the others are never learned from
+    generations = tmp_path / "generations"
+    for refresh, stale in ((0, True), (ITEMS, False)):
+        given = config(tmp_path, name=f"refresh {refresh}",
+                       **{"online.publish": {"folder": str(generations), "every": "1h", "refresh": refresh}})  # fmt: skip
+        (tmp_path / f"run-{refresh}").mkdir()
+        trainer = Trainer(given, prepare(given.data), tmp_path / f"run-{refresh}", lockstep=True)
+        for _ in range(2):
+            trainer.learn(trainer._take(lambda: False, True))
+            trainer.publish()
+        state = scorer_at(generations, build.served, trainer.told.published, trainer.told.sequence)
+        (answer,) = state.score([Request(user=3, candidates=list(range(5, ITEMS)), context={"tab": 1})])
+        apart = np.abs(np.array(answer.logits["click"]) - _logits(trainer, 3, list(answer.items))).max()
+        assert (apart > 1e-4) == stale

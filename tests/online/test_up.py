@@ -26,7 +26,7 @@ def test_everything_runs_and_the_model_learns_of_what_was_shown(tmp_path: Path, 
     assert report["failed"] == 0
     assert report["trainer"]["rows"] > 300
     assert report["trainer"]["skipped"] == 0
-    assert report["intervals"][-1]["generation"] > 1  # what was learned is served
+    assert (report["intervals"][-1]["generation"], report["intervals"][-1]["sequence"]) > (1, 0)  # what was learned is served
     assert report["trainer"]["update_delay"] < 60
     last = report["last"]
     assert last["blind"] < last["online"] <= last["best"]
@@ -37,6 +37,11 @@ def test_everything_runs_and_the_model_learns_of_what_was_shown(tmp_path: Path, 
     events.close()
     assert len(report["freshness"]) > 2
     assert 0 < min(report["freshness"]) <= max(report["freshness"]) < 60
+    assert sum(arm["requests"] for arm in last["arms"].values()) == last["requests"]
+    assert all(report["trainers"][name]["rows"] > 300 for name in ("backbone", "cs3", "ranking"))
+    assert report["test"]["rows"].keys() == {"backbone", "cs3"}  # each answer says its arm, and so does each row
+    assert 0 < report["test"]["sample_ratio"] <= 1
+    assert (folder / "abtest/abtest.html").exists()
     retrained = report["retrained"]
     assert last["blind"] < retrained["utility"] < last["best"]
     assert abs(retrained["requests"] - last["requests"]) <= 32  # one loop's, at the edge of an interval
