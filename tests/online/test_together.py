@@ -27,7 +27,7 @@ from prerank.stream import open_log
 from tests.online.world import BEGIN, ITEMS, N, config, frame, messages
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["prerank.online", "tests.online.world", "torch.distributed"])  # what a process begins with
+FORKS.set_forkserver_preload(["prerank.online", "tests.online.world", "torch._dynamo", "torch.distributed"])  # what a process begins with
 CMS = {"cts": {}, "cms": {"ranker": {"name": "mlp", "hidden": [8]}}}
 
 
