@@ -134,5 +134,11 @@ def test_a_trainer_outlives_its_redis(tmp_path: Path) -> None:
 
 
 def test_another_owner_is_no_outage(log: Switched) -> None:
+    mine = Intake(log, "two-tower:x", "me", [0], {}, 64)  # type: ignore[arg-type]
     with pytest.raises(LeaseError, match="belongs to 'me'"):
         Intake(log, "two-tower:x", "you", [0], {}, 64)  # type: ignore[arg-type]
+    log.release("two-tower:x", 0, "me")
+    log.claim("two-tower:x", 0, "you")
+    mine._leases[0]._until = 0.0  # it is time to renew
+    with pytest.raises(LeaseError, match="belongs to 'you'"):
+        mine.renew()
