@@ -81,6 +81,12 @@ def record(encode: Callable[[Columns], Representation], samples: Columns, tolera
     return tape
 
 
+def warm() -> None:
+    """Record something small: torch imports 800 modules the first time, and keeps what it met then for good."""
+    weight = torch.eye(2)
+    record(lambda columns: Representation((columns["x"].mm(weight).unsqueeze(1),)), {"x": torch.zeros(1, 2)})
+
+
 class _Recorder(TorchDispatchMode):
     """Writes every operation that depends on the inputs; what depends on parameters alone is a constant."""
 

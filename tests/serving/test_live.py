@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from prerank.serving.delta import deltas, write_delta
 from prerank.serving.follow import wanted
 from prerank.serving.live import Live, scorer_at
 from prerank.serving.rollback import back
+from prerank.serving.tape import warm
 from tests.serving.deltas import changes, encoded, learned
 from tests.serving.test_scorer import columns
 from tests.serving.world import published, trained_logits, world
@@ -267,3 +270,23 @@ def test_changes_leave_the_old_generation_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(v, generation.weights[k]) for k, v in kept.items())
     np.testing.assert_array_equal(generation.items.rows, rows)
     np.testing.assert_array_equal(generation.users["city"], users)
+
+
+@pytest.mark.parametrize("name", ["inttower", "ranktower", "deepfm"])
+def test_a_state_that_is_swapped_out_is_freed_at_once(tmp_path, name):
+    """By counting references alone: a collector that has to look for it would look at everything, between two requests."""
+    warm()
+    data = world(items=30, users=20)
+    published(tmp_path, data, name)
+    live = Live(tmp_path, build.served)
+    gc.collect()
+    gc.disable()
+    try:
+        for seed in (1, 2):
+            live.scorer.score([Request(user=data.user_ids[0], candidates=data.item_ids.to_list())])
+            held = [weakref.ref(one) for one in (live.scorer, live.scorer.plain, live.scorer.generation)]
+            published(tmp_path, data, name, seed=seed)
+            assert live.refresh()
+            assert [one() for one in held] == [None] * 3
+    finally:
+        gc.enable()
