@@ -30,7 +30,7 @@ class Elsewhere:
         self._folder, self._say, self._source = folder, say, open_source(url)
         self.asked = False
         self._seen: bytes | None = None  # what was asked for last, which stays there
-        self._new, self._closed, self._away = threading.Event(), threading.Event(), False
+        self._new, self._closed, self._away, self._failed = threading.Event(), threading.Event(), False, 0
         self._thread = threading.Thread(target=self._work, name="prerank elsewhere", daemon=True)
         self._thread.start()
 
@@ -57,8 +57,11 @@ class Elsewhere:
                 self._new.clear()
                 push(self._folder, self._source)
             found = self._source.read(WANTED)
-        except Exception as error:  # every object store has errors of its own; and a folder may go while it is read
+        except Exception as error:  # every object store has errors of its own
             self._new.set()
+            self._failed += 1
+            if isinstance(error, FileNotFoundError) and self._failed == 1:
+                return  # a generation went while it was read: its trainer keeps but some
             if not self._away:
                 why = (str(error) or repr(error)).splitlines()[0]
                 self._say(f"generations cannot be copied to {self._source!r}: {why}; it is tried again")
@@ -66,6 +69,6 @@ class Elsewhere:
             return
         if self._away:
             self._say(f"generations are copied to {self._source!r} again")
-        self._away = False
+        self._away, self._failed = False, 0
         if found is not None and found != self._seen:
             self._seen, self.asked = found, True

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from prerank import build
 from prerank.data import prepare
 from prerank.online import Trainer, train_online
+from prerank.online import elsewhere as elsewhere_module
 from prerank.online.elsewhere import Elsewhere
 from prerank.run import train
 from prerank.serving import GenerationError
@@ -108,6 +109,26 @@ def test_a_place_that_is_away_is_told_of_once_and_tried_again(tmp_path: Path) ->
     assert said[1].endswith("again")
     elsewhere.close()
     shutil.rmtree(tmp_path / "bucket")
+
+
+def test_a_generation_that_goes_while_it_is_copied_is_no_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published(tmp_path / "near", world())
+    tries, push = list[float](), elsewhere_module.push
+
+    def going(*given) -> None:
+        tries.append(time.monotonic())
+        if len(tries) == 1:
+            raise FileNotFoundError(2, "No such file or directory", "gen-000001/items.npy")
+        push(*given)
+
+    monkeypatch.setattr(elsewhere_module, "push", going)
+    said: list[str] = []
+    elsewhere = Elsewhere(tmp_path / "near", f"file://{tmp_path}/bucket", said.append)
+    elsewhere.copy()
+    until(lambda: len(tries) == 2)
+    elsewhere.close()
+    assert open_source(f"file://{tmp_path}/bucket").names() == ["gen-000001"]
+    assert said == []
 
 
 def test_an_address_that_is_none(tmp_path: Path) -> None:
