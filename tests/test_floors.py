@@ -29,6 +29,7 @@ SIDEWAYS = {("config", "schema"), ("layers", "batch"), ("run", "build"), ("ensem
             ("replay", "build"), ("replay", "report"),
             ("ablation", "replay"), ("ablation", "run"), ("ablation", "leaderboard"), ("ablation", "report"),
             ("experiments", "report"), ("online", "build"), ("online", "run"), ("online", "report"),
+            ("online", "experiments"), ("online", "replay"),
             ("consistency", "run"), ("consistency", "ensembles"), ("consistency", "report")}  # fmt: skip
 FORBIDDEN = {
     "losses": {"towers", "layers", "data", "config", "schema", "metrics"},
