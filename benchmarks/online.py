@@ -152,37 +152,41 @@ def one(path: str) -> None:
 
 
 def chaos(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Kill whom chance names, again and again; at the end everything that was acknowledged was learned once."""
-    system, chance = System(work, options.users, options.items, options.seed, begun=False), random.Random(options.seed)
-    system.begin(("waiting", *TRAINERS))
+    """Kill whom chance names, again and again; at the end everything that was acknowledged was learned once.
+
+    Beside them two trainers of the same rows are never killed. Batches are small, so that what waits after a kill makes as many steps.
+    """
+    system = System(work, options.users, options.items, options.seed, begun=False, batch=128)
+    system.run("steady", options.users, options.items, False, ranking="apart")
+    chance, steady = random.Random(options.seed), ("two-tower, never killed", "ranking, never killed")
+    system.begin(("waiting", *TRAINERS, *steady))
     _until(lambda: (work / "generations/current.json").exists() or _nudge(system), system)
     system.begin(("server",))
     killed: Counter[str] = Counter()
-    with Users(system, options.rate) as users:
+    with Users(system, options.rate):
         for _ in range(options.rounds):
             time.sleep(chance.uniform(0.5, 5.0))
             system.check()
-            name = chance.choice(sorted(system.processes))
+            name = chance.choice(("waiting", "server", *TRAINERS))
             system.kill(name)
             killed[name] += 1
             system.begin((name,))
         time.sleep(5)
-    sent = users.sent
-    _until(lambda: all(line and line[-1]["lag"] == 0 and line[-1]["rows"] + line[-1]["late"] >= sent
-                       for line in (system.told(), system.told("online/ranking"))), system, 300)  # fmt: skip
+    places = {"two-tower": "online", "ranking": "online/ranking", steady[0]: "steady", steady[1]: "steady/ranking"}
+    _until(lambda: all(line and line[-1]["lag"] == 0 and line[-1]["rows"] + line[-1]["late"] >= system.shown
+                       for line in map(system.told, places.values())), system, 300)  # fmt: skip
     system.stop()
     rows = system.rows()
-    found: dict[str, Any] = {"rounds": options.rounds, "killed": dict(killed), "impressions": sent, "clicks": users.clicks,
-                             "rows": len(rows), "distinct": len({(r.impression.request, r.impression.item) for r in rows}),
+    found: dict[str, Any] = {"rounds": options.rounds, "killed": dict(killed), "impressions": system.shown, "rows": len(rows),
+                             "distinct": len({(r.impression.request, r.impression.item) for r in rows}),
                              "clicked_rows": int(sum(r.labels["click"] for r in rows))}  # fmt: skip
-    for role, name in (("two-tower", "online"), ("ranking", "online/ranking")):
+    for role, name in places.items():
         state = checkpoint.load(work / name / "checkpoint")
         assert state is not None
-        found[role] = {"learned": state.state["rows"], "skipped": state.state["skipped"], "late": state.state["late"]}
-    found["blended"] = _blended(work / "online.lmdb")
-    again = _again(system, options, work)
-    last = system.told()[-1]["click"]
-    found |= {"auc": last["auc"], "auc_never_killed": again["auc"], "difference": last["auc"] - again["auc"]}
+        found[role] = {"learned": state.state["rows"], "skipped": state.state["skipped"], "late": state.state["late"],
+                       "batches": state.state["batches"], "auc": system.told(name)[-1]["click"]["auc"]}  # fmt: skip
+    found |= {"blended": _blended(work / "online.lmdb"), "blended_never_killed": _blended(work / "steady.lmdb"),
+              "auc_difference": found["two-tower"]["auc"] - found[steady[0]]["auc"]}  # fmt: skip
     return found
 
 
@@ -195,18 +199,6 @@ def _blended(path: Path) -> dict[str, int]:
         with file.env.begin(db=file.env.open_db(name)) as transaction:
             counts = [int.from_bytes(value[:8], "little") for key, value in transaction.cursor() if len(key) == 8]
             found[name.decode().removeprefix("prerank ")] = sum(counts)
-    return found
-
-
-def _again(system: System, options: argparse.Namespace, work: Path) -> dict[str, float]:
-    """The same rows through trainers that nobody kills, both at once."""
-    system.run("again", options.users, options.items, False, ranking="apart")
-    yaml = str(work / "again.yaml")
-    command = [sys.executable, "-m", "prerank", "online", "-c", yaml, "--until-empty", "-q"]
-    both = [subprocess.Popen([*command, *extra]) for extra in ((), ("--role", "ranking"))]
-    if any(process.wait() for process in both):
-        raise RuntimeError("a trainer of the run that is never killed failed")
-    found: dict[str, float] = system.told("again")[-1]["click"]
     return found
 
 

@@ -75,8 +75,11 @@ class System:
                         "--lateness", LATENESS, "--idle", "0.5s", "--dead", f"sqlite:///{folder / 'dead.db'}", "-q"],
             "two-tower": ["online", "-c", yaml, "--resume", "-q"],
             "ranking": ["online", "-c", yaml, "--role", "ranking", "--resume", "-q"],
+            "two-tower, never killed": ["online", "-c", str(folder / "steady.yaml"), "--resume", "-q"],
+            "ranking, never killed": ["online", "-c", str(folder / "steady.yaml"), "--role", "ranking", "--resume", "-q"],
             "server": ["serve", str(folder / "generations"), "--port", "0", "--follow", "0.2"],
         }  # fmt: skip
+        self.parties = self.shown = 0
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.cpu = dict.fromkeys(self.verbs, 0.0)
 
@@ -154,11 +157,14 @@ class Users:
     """A thread of users of the simulated world, who make `rate` events a second (impressions and clicks)."""
 
     def __init__(self, system: System, rate: float) -> None:
+        self._system = system
         said = notes(Path(resolve(system.config.data).log or "").parent)
         options = said["options"]
         self._planted = world.plant(options["users"], options["items"], np.random.default_rng(options["seed"]))
         self._intercept, self._rate = said["click_intercept"], rate
-        self._random = np.random.default_rng(system.seed + 7)
+        system.parties += 1
+        self._party = system.parties  # whose requests have names of their own
+        self._random = np.random.default_rng(system.seed + 7 * self._party)
         self._address = f"sqlite:///{system.folder / 'events.db'}"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True)
@@ -174,6 +180,7 @@ class Users:
         self.seconds = time.monotonic() - self._begun
         self._stop.set()
         self._thread.join()
+        self._system.shown += self.sent
 
     def _live(self) -> None:
         events, waiting = 0, list[tuple[float, int, int]]()
@@ -182,7 +189,7 @@ class Users:
                 at = time.monotonic() - self._begun
                 while waiting and waiting[0][0] <= at:
                     _, request, item = heapq.heappop(waiting)
-                    client.send(Feedback(request=request, item=item, ts=now(), kind="click"))
+                    client.send(Feedback(request=f"{self._party}-{request}", item=item, ts=now(), kind="click"))
                     events, self.clicks = events + 1, self.clicks + 1
                 if not self._stop.is_set() and (due := int(at * self._rate) - events) > 0:
                     events += self._shown(client, min(due, 200), at, waiting)
@@ -201,7 +208,7 @@ class Users:
         ts = now()
         for user, item, scene, hour, click in zip(users, items, scenes, hours, clicked, strict=True):
             features: dict[str, Any] = {"scene": int(scene), "hour": int(hour)}
-            client.send(Impression(request=self.sent, user=int(user) + 1, item=int(item) + 1, ts=ts, features=features))
+            client.send(Impression(request=f"{self._party}-{self.sent}", user=int(user) + 1, item=int(item) + 1, ts=ts, features=features))
             if click:
                 heapq.heappush(waiting, (at + random.uniform(0.05, 1.0), self.sent, int(item) + 1))
             self.sent += 1
