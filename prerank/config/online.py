@@ -45,7 +45,7 @@ class Online(Strict):
     """Section `online` of a run: the same data, model and training sections, fed by a log of training rows."""
 
     rows: str = Field(description="address of the log of rows that label waiting writes: sqlite:///rows.db, redis://.., kafka://..")
-    partition: int = Field(0, ge=0, description="of that log; a trainer has one")
+    partition: int | None = Field(None, ge=0, description="of that log; default: all, shared by the processes that learn together")
     start: str | None = Field(None, description="folder of a run whose weights are the first ones; default: drawn anew")
     wait: Duration = Field("0.5s", description="a batch that is not full is learned from after so long")
     checkpoint: Duration = Field("10s", description="between checkpoints: so much is learned again after a crash, never twice")

@@ -15,10 +15,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
+from prerank.config import ConfigError
 from prerank.stream import Correction, LeaseError, Log, LogError, Position, Row, Rows
 
 BACKOFF = 0.1, 5.0  # seconds between tries while the log is away, from the first to the longest
 T = TypeVar("T")
+
+
+def part_of(log: Log, partition: int | None, rank: int, world: int) -> Sequence[int]:
+    """The partitions of one of `world` processes: the one that is named, or its share of all. Raises ConfigError for too few."""
+    if partition is not None:
+        return [partition]
+    if world > log.partitions:
+        raise ConfigError(f"online.rows: must have a partition for each of {world} processes; '{log.name}' has {log.partitions}")
+    return range(rank, log.partitions, world)
 
 
 class Intake:

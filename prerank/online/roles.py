@@ -76,8 +76,8 @@ def check_together(config: Config, processes: int) -> None:
     assert online is not None
     if processes == 1:
         return
-    if online.partition:
-        raise ConfigError(f"online.partition: must be 0 with {processes} processes, which share all partitions; got {online.partition}")
+    if online.partition is not None:
+        raise ConfigError(f"online.partition: must be left out with {processes} processes, which share all; got {online.partition}")
     if config.data.growth:
         raise ConfigError(f"data.growth: cannot be combined with {processes} processes: each would deal rows of its own (ours)")
     if synergy is not None and (synergy.cts or synergy.cms) and synergy.store == "memory":

@@ -36,7 +36,7 @@ from prerank.data.encoder import digest
 from prerank.metrics.running import PageHinkley, Running
 from prerank.online.catalogue import Catalogue
 from prerank.online.columns import Columns
-from prerank.online.intake import Intake
+from prerank.online.intake import Intake, part_of
 from prerank.online.moments import Moments
 from prerank.online.publisher import Publisher
 from prerank.online.roles import Role, caches, pair
@@ -53,8 +53,8 @@ SAY = 5.0  # seconds between lines of the running metrics
 
 
 class Trainer:
-    """One partition's trainer, or one of those of all partitions, in a folder whose lock the caller holds; it goes on from the folder's
-    checkpoint, where there is one. together: the trainers of all partitions; None: there is one."""
+    """A stream's trainer, or one of several that learn together, in a folder whose lock the caller holds; it goes on from the folder's
+    checkpoint, where there is one. together: who they are; None: we are alone."""
 
     def __init__(self, config: Config, dataset: Dataset, folder: Path, *, role: Role = "two-tower", lockstep: bool = False,
                  resume: bool = True, overwrite: bool = False, say: Callable[[str], None] | None = None,
@@ -70,7 +70,10 @@ class Trainer:
         self.space = build.space(config, digest(dataset.encoders))
         self.pair = pair(config, dataset, role, self.space, together)
         self.learner = self.pair.main
-        if not (folder / "checkpoint/current").exists():
+        begun = (folder / "checkpoint/current").exists()
+        if len(set(together.numbers(begun))) > 1:
+            raise ConfigError(f"run folder '{folder}': must be one that all processes see; some find no checkpoint in it")
+        if not begun:
             with together.first():
                 begin_outside(self.pair, resume or together.rank > 0, overwrite and not together.rank)
                 if online.start is not None:
@@ -90,8 +93,9 @@ class Trainer:
         self._saved = time.monotonic()
         self.saved = Saved(folder / "checkpoint", self.pair, self.catalogue, self.moments, self.running, self.drift)
         found = self.saved.load(self.told)
-        self.intake = Intake(self.log, f"{role}:{config.name}", f"{socket.gethostname()}:{folder.resolve()}", self._partitions(),
-                             found or {}, settings.batch_size, lockstep, self.say)  # fmt: skip
+        self.intake = Intake(self.log, f"{role}:{config.name}", f"{socket.gethostname()}:{folder.resolve()}",
+                             part_of(self.log, online.partition, together.rank, together.world), found or {}, settings.batch_size,
+                             lockstep, self.say)  # fmt: skip
         if found is not None and not together.rank:
             at = ", ".join(f"{position.offset:,}" for position in found.values())
             self.say(f"resumed after {self.told.rows:,} rows, at offset {at}")
@@ -205,15 +209,6 @@ class Trainer:
         """Checkpoint with the positions: one folder that appears whole."""
         self.saved.save(self.told, self.intake.learned)
         self.intake.commit()
-
-    def _partitions(self) -> Sequence[int]:
-        """Ours. Raises ConfigError where there are too few for all."""
-        rank, world, partitions = self.together.rank, self.together.world, self.log.partitions
-        if world == 1:
-            return [self.online.partition]
-        if world > partitions:
-            raise ConfigError(f"online.rows: must have a partition for each of {world} processes; '{self.log.name}' has {partitions}")
-        return range(rank, partitions, world)
 
     def _take(self, stop: Callable[[], bool], until_empty: bool) -> list[Row | Correction]:
         """Our rows of one batch, when it is time: all have a full one in lockstep; else somebody has, or they have waited for

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from prerank.config import Config, ConfigError, Recall
 from prerank.data import prepare
 from prerank.online import train_online
+from prerank.online.intake import part_of
 from prerank.online.roles import check_together
 from prerank.serving.generation import open_current
 from prerank.store import LmdbFile
@@ -167,10 +168,28 @@ def test_a_partition_that_runs_dry_keeps_nobody(place: Path) -> None:
     assert json.loads((place / "run/metrics.jsonl").read_text().splitlines()[-1])["lag"] == 0
 
 
+def test_more_processes_go_on_where_one_stopped(place: Path) -> None:
+    assert train_online(given(place), until_empty=True).rows == N
+    fill(place / "two.db", messages(frame(seed=3), N), lambda n: n // 32 % 2)
+    run(given(place))
+    _, state = checkpoint(place / "run")
+    assert state["rows"] == 2 * N
+    assert {p: offset for p, (offset, *_) in state["positions"].items()} == {"0": 2 * 1504, "1": 2 * 1496}
+
+
+def test_partitions_are_shared_out(place: Path) -> None:
+    log = open_log(f"sqlite:///{place / 'five.db'}?partitions=5")
+    assert [list(part_of(log, None, rank, 2)) for rank in (0, 1)] == [[0, 2, 4], [1, 3]]
+    assert list(part_of(log, 3, 0, 1)) == [3]
+    with pytest.raises(ConfigError, match=r"online.rows: must have a partition for each of 6 processes; '.*' has 5"):
+        part_of(log, None, 0, 6)
+    log.close()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"online.partition": 1}, "online.partition: must be 0 with 2 processes, which share all partitions; got 1"),
+        ({"online.partition": 1}, "online.partition: must be left out with 2 processes, which share all; got 1"),
         ({"synergy": CMS}, r"synergy.store: must lie outside the model for 2 processes, lmdb:PATH or redis://..; got memory"),
         ({"data.growth": {"item": {"capacity": 100, "admit_after": 2, "expire_after": "30d"}}}, "data.growth: cannot be combined with 2"),
         ({"online.remember": 100}, "online.remember: must be at least the rows of 2 batches, 128; got 100"),
