@@ -11,14 +11,12 @@ tried again for ever.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import queue
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -26,6 +24,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 import numpy as np
 
+from prerank.serving.commits import Commits
 from prerank.serving.desk import Answered
 from prerank.serving.generation import Generation
 from prerank.serving.measures import Measures
@@ -33,7 +32,6 @@ from prerank.serving.served import Served
 from prerank.stream import Client, Event, Impression, Log, LogError, encode, key_of, open_log
 
 REQUESTS, MESSAGES = 1_000, 100_000  # that wait at most: answers for the thread, messages for the log
-CALLS, APPENDING = 100, 2  # of `append` that wait at most, and threads of its own for them
 LOOK = 0.2  # seconds between looks at what the log acknowledged
 TOLD = 60.0  # seconds that a dropped impression is worth a word of health's
 LAST = 5.0  # seconds that what waits is given when the server ends
@@ -59,7 +57,7 @@ class Recorder:
         self._encode = msgspec.json.Encoder().encode
         self._log = _Late(url)
         self._client: Client | None = None
-        self._pool, self._calls = ThreadPoolExecutor(APPENDING, "prerank events"), 0
+        self._commits = Commits(cast(Log, self._log))
         self._dropped_at, self._acknowledged = -math.inf, 0
         self._thread = threading.Thread(target=self._work, name="prerank recorder", daemon=True)
 
@@ -67,6 +65,7 @@ class Recorder:
         """Begin to write."""
         self._client = Client(cast(Log, self._log), limit=self._limit, timeout=LAST)
         self._thread.start()
+        self._commits.start()
 
     def put(self, answered: Answered, ts: int, latency: float) -> None:
         """Remember an answer to be logged; at once, whatever the log does."""
@@ -83,14 +82,8 @@ class Recorder:
             self._drop(1, "full")
 
     async def append(self, messages: Sequence[bytes], keys: Sequence[bytes]) -> None:
-        """Durable when it returns. Raises LogError, at once where CALLS wait already: a log that hangs must not take every thread."""
-        if self._calls >= CALLS:
-            raise LogError(f"log '{self._log.name}': {CALLS} calls wait for it already")
-        self._calls += 1
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._log.append, messages, keys)
-        finally:
-            self._calls -= 1
+        """Durable when it returns. Raises LogError."""
+        await self._commits.append(messages, keys)
 
     @property
     def problem(self) -> str | None:
@@ -110,7 +103,7 @@ class Recorder:
         except LogError as error:
             log.error("what was answered last is not logged: %s", error)
         self._acknowledge()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._commits.close()
         self._log.close()
 
     def _work(self) -> None:

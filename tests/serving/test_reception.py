@@ -85,8 +85,9 @@ def test_several_workers_write_one_log(served, data, tmp_path):
     assert len(events(log)) == 20 + 100
 
 
-def test_a_log_that_hangs_refuses_events_and_answers_scores(served, data, tmp_path):
+def test_a_log_that_hangs_refuses_events_and_answers_scores(served, data, tmp_path, monkeypatch):
     """A writer that holds the file: /events waits, then more of it is refused at once, and /score does not notice."""
+    monkeypatch.setattr("prerank.serving.commits.CALLS", 100)
     path = tmp_path / "events.db"
     with threaded(served[0], log=f"sqlite:///{path}") as url, Client(url) as client:
         with sqlite3.connect(path, isolation_level=None) as writer:
