@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import queue
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -198,7 +199,7 @@ class _Late:
     partitions = 0
 
     def __init__(self, url: str) -> None:
-        self.name = url
+        self._url, self.name = url, re.sub(r"//[^/@]*@", "//", url)  # clients are told the name: it must not have a password
         self.away: str | None = None
         self._lock = threading.Lock()
         self._log: Log | None = None
@@ -218,7 +219,7 @@ class _Late:
         with self._lock:
             if self._log is None:
                 try:
-                    self._log, self.away = open_log(self.name), None
+                    self._log, self.away = open_log(self._url), None
                 except LogError as error:
                     self.away = str(error)
                     raise

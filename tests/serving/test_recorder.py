@@ -14,7 +14,9 @@ import pytest
 from prerank import build
 from prerank.serving import Client, Settings, create
 from prerank.serving.live import scorer_at
+from prerank.serving.measures import Measures
 from prerank.serving.messages import Request
+from prerank.serving.recorder import Recorder
 from prerank.stream import Feedback, Impression, Log, LogError, decode, open_log, partition_of
 from tests.serving.test_http import counted
 from tests.serving.world import server, threaded
@@ -144,6 +146,15 @@ def test_what_does_not_fit_is_dropped_and_counted(served, data, tmp_path, monkey
     finally:
         server.start()
         server.close()
+
+
+def test_nobody_is_told_the_password(served, data):
+    with threaded(served[0], log="redis://me:sesame@127.0.0.1:1/0?log=events") as address, Client(address) as client:
+        client.score(data.item_ids.to_list()[:3])
+        refused = httpx.post(f"{address}/events", json={"type": "tick", "ts": 5})
+        assert refused.status_code == 503
+        assert "sesame" not in refused.text + str(wait(client.health)["why"])
+    assert Recorder("redis://me:sesame@127.0.0.1:1/0?log=events", Measures())._log.name == "redis://127.0.0.1:1/0?log=events"
 
 
 def test_a_wrong_address_is_an_error_at_once(served):
