@@ -185,14 +185,22 @@ class Group:
             p.grad = torch.sparse_coo_tensor(index.unsqueeze(0), whole.to(p.dtype), p.shape, check_invariants=False)
 
     def _sum(self, flat: Tensor) -> None:
+        moved = self._sent(flat)
         with _heard(self.rank, self.world):
-            dist.all_reduce(flat, group=self._bulk)
+            dist.all_reduce(moved, group=self._bulk)
+        if moved is not flat:
+            flat.copy_(moved)
 
     def _gather(self, mine: Tensor) -> list[Tensor]:
-        found = [torch.empty_like(mine) for _ in range(self.world)]
+        moved = self._sent(mine)
+        found = [torch.empty_like(moved) for _ in range(self.world)]
         with _heard(self.rank, self.world):
-            dist.all_gather(found, mine, self._bulk)
-        return found
+            dist.all_gather(found, moved, self._bulk)
+        return [one.to(mine.device) for one in found]
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """Where the group for gradients takes it: gloo takes it from the CPU."""
+        return tensor.cpu() if self._bulk is self._talk else tensor
 
     def _begin(self) -> None:
         if self.world > 1:
