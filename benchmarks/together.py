@@ -40,7 +40,8 @@ BEGIN, BATCH = 1_700_000_000_000, 1024
 
 def configs(work: Path, options: argparse.Namespace) -> dict[str, Config]:
     """By kind."""
-    made: dict[str, Any] = {"backbone": None, "cas + cts, memory in LMDB": {**CS3, "cms": None}, "cs3, ranking model beside, memory in LMDB": CS3}
+    made: dict[str, Any] = {"backbone": None, "cas + cts, memory in LMDB": {**CS3, "cms": None},
+                            "cs3, ranking model beside, memory in LMDB": CS3}  # fmt: skip
     found = {}
     for kind, synergy in made.items():
         store: Any = None if synergy is None else {**synergy, "store": f"lmdb:{work / 'memory.lmdb'}"}
