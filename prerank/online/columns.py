@@ -2,8 +2,9 @@
 
     batch = Columns(catalogue, config.data).batch(rows)
 
-A feature that the impression carries is taken as it was served; one that it does not carry comes from the prepared table of users or items,
-and is missing for those that the table does not have. Labels follow the same rules as in the log: a kind of feedback is a column.
+A feature that the impression carries is taken as it was served; one that it does not carry comes from the prepared table of users or
+items, and is missing for those that the table does not have, and for nobody (user null). Labels follow the same rules as in the log: a
+kind of feedback is a column.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import torch
@@ -22,7 +24,11 @@ from prerank.data.errors import DataError
 from prerank.data.growing import Changes
 from prerank.data.labels import Labels
 from prerank.online.catalogue import Catalogue, Entities
+from prerank.schema import UNKNOWN
 from prerank.stream import Row
+
+NOBODY = -1  # the row of no user
+_ENCODE = msgspec.json.Encoder().encode
 
 
 class Columns:
@@ -58,8 +64,8 @@ class Columns:
         for at, row in enumerate(rows):
             for name, value in row.impression.features.items():
                 served.setdefault(name, [_NOT_SERVED] * n)[at] = value
-        user, user_index = self._side("user", self.catalogue.of_users, [r.impression.user for r in rows], served)
-        item, item_index = self._side("item", self.catalogue.of_items, [r.impression.item for r in rows], served)
+        user, user_index = self._side("user", self.catalogue.of_users, [r.impression.user for r in rows], served, rows)
+        item, item_index = self._side("item", self.catalogue.of_items, [r.impression.item for r in rows], served, rows)
         for kind in self.labels.columns:
             if any(kind not in r.labels for r in rows):
                 waited = sorted({k for r in rows for k in r.labels})
@@ -72,27 +78,33 @@ class Columns:
             ts=torch.tensor([[r.impression.ts] for r in rows]),
         )  # fmt: skip
 
-    def _side(self, side: str, entities: Entities, ids: Sequence[Any], served: dict[str, list[Any]]) -> tuple[Any, NDArray[np.int64]]:
-        """Columns of the distinct rows, and the index [B] into them; entities are distinct unless rows of one were served differently."""
+    def _side(self, side: str, entities: Entities, ids: Sequence[Any], served: dict[str, list[Any]],
+              rows: Sequence[Row]) -> tuple[Any, NDArray[np.int64]]:  # fmt: skip
+        """Columns of the distinct rows, and the index [B] into them; rows of one entity that were served differently are distinct."""
         features = list(self.catalogue.schema.on("user" if side == "user" else "item"))
-        at = entities.rows(ids)
-        given = [f for f in features if f.name in served]
-        if given or not self.dedup:
-            first, index = np.arange(len(at)), np.arange(len(at))
-        else:
-            _, first, index = np.unique(at, return_index=True, return_inverse=True)
-        distinct = at[first]
-        columns = {}
+        known = [i for i, value in enumerate(ids) if value is not None]  # null is nobody
+        at = np.full(len(ids), NOBODY)
+        at[known] = entities.rows([ids[i] for i in known])
+        index = np.arange(len(at))
+        if self.dedup:
+            differently = any(f.name in served for f in features)
+            told = [_ENCODE(row.impression.features) if differently else b"" for row in rows]
+            places: dict[tuple[int, bytes], int] = {}
+            index = np.array([places.setdefault(key, len(places)) for key in zip(at.tolist(), told, strict=True)])
+        _, first = np.unique(index, return_index=True)
+        distinct, columns = at[first], {}
         for f in features:
             encoder = self.catalogue.encoders[f.name]
-            context = f.side == "context"  # no table has it
-            column = np.repeat(encoder.missing(), len(distinct), axis=0) if context else entities.column(f.name, distinct)
+            column = np.repeat(encoder.missing(), len(distinct), axis=0)
+            if f.name == self.catalogue.schema.user_id:
+                column[:] = UNKNOWN  # as serving has it
+            if f.side != "context":  # no table has it
+                column[distinct >= 0] = entities.column(f.name, distinct[distinct >= 0])
             if f.name in served:
-                values = served[f.name]
+                values = [served[f.name][i] for i in first]
                 there = np.array([v is not _NOT_SERVED for v in values])
-                column = np.array(column)
                 column[there] = encoder.encode([v for v in values if v is not _NOT_SERVED])
-            columns[f.name] = torch.from_numpy(np.array(column))
+            columns[f.name] = torch.from_numpy(column)
         return columns, index
 
 

@@ -23,9 +23,12 @@ from prerank import build
 from prerank.config import ConfigError, dump
 from prerank.data import DataError, prepare
 from prerank.online import Trainer, train_online
+from prerank.online.catalogue import Catalogue
+from prerank.online.columns import Columns
+from prerank.schema import FIRST, UNKNOWN
 from prerank.serving import Request, Scorer
 from prerank.serving.generation import open_current
-from prerank.stream import LogError, open_log
+from prerank.stream import Impression, LogError, Row, Source, open_log
 from prerank.training.lock import FolderInUseError, locked
 from prerank.training.online import in_time, stream
 from tests.online.world import BEGIN, ITEMS, N, config, fill, frame, messages
@@ -238,3 +241,19 @@ def test_a_row_from_further_back_than_memories_is_left_alone(place: Path) -> Non
     log.close()
     found = train_online(config(place), until_empty=True)
     assert (found.rows, found.late) == (N, 7)
+
+
+def test_users_are_encoded_once_for_what_they_were_served_as_and_nobody_is_somebody_unknown(place: Path) -> None:
+    given = config(place)
+    columns = Columns(Catalogue(prepare(given.data)), given.data)
+    shown = [(3, 0), (3, 0), (3, 1), (None, 1), (None, 1), (4, 0)]
+    rows = [Row(impression=Impression(request=n, user=user, item=7, ts=BEGIN, features={"tab": tab}), labels={"click": 0.0}, delay=0,
+                appended=BEGIN, source=Source(n, 0)) for n, (user, tab) in enumerate(shown)]  # fmt: skip
+    batch = columns.batch(rows)
+    assert batch.user_index.tolist() == [0, 0, 1, 2, 2, 3]
+    assert batch.item_index.squeeze(1).tolist() == [0] * 6
+    assert batch.user["user"].tolist()[2] == UNKNOWN
+    assert batch.user["user"][0] == batch.user["user"][1] >= FIRST
+    tab = columns.catalogue.encoders["tab"]
+    assert batch.user["tab"].tolist() == tab.encode([0, 1, 1, 0]).tolist()
+    assert Columns(Catalogue(prepare(given.data)), given.data, dedup=False).batch(rows).user_index.tolist() == list(range(6))
