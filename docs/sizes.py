@@ -12,7 +12,7 @@ Row = tuple[str, str, str]  # what, figure, the file that has it
 
 def sizes() -> str:
     """What one of each takes."""
-    rows = [row for part in (_serving, _hot, _events, _growth, _stores, _online) for row in part()]
+    rows = [row for part in (_serving, _hot, _events, _growth, _stores, _together, _online) for row in part()]
     lines = ["| what | takes | measured by |", "|---|---|---|"]
     return "\n".join(lines + [f"| {what} | {figure} | [{file}](../results/{file}.json) |" for what, figure, file in rows])
 
@@ -58,8 +58,18 @@ def _stores() -> Iterator[Row]:
         yield f"an id's memory (CTS, CMS) of width {r['width']}, {r['store']}", f"{r['bytes_an_id']:.0f} bytes a cache", "store-size"
 
 
+def _together() -> Iterator[Row]:
+    for name, by_processes in (record("together") or {"results": {}})["results"].items():
+        for n, r in by_processes.items():
+            processes = "" if n == "1" else f", {n} processes that learn together"
+            yield f"a trainer, {name}{processes}", f"a CPU for {r['rows_per_cpu_second']:,.0f} rows a second", "together"
+
+
 def _online() -> Iterator[Row]:
     found: dict[str, Any] = (record("online") or {}).get("results", {})
+    if "freshness" in found:
+        rate, at = found["freshness"]["events_per_second"], found["freshness"]["seconds_to_in_force"]
+        yield f"from an event to what a server has in force, {rate:,} events a second", f"{at['p50']:.1f} s, p99 {at['p99']:.1f} s", "online"
     for name, r in found.get("throughput", {}).items():
         if isinstance(r, dict) and "rows_per_cpu_second" in r:
             yield f"the trainer, {name}", f"a CPU for {r['rows_per_cpu_second']:,.0f} rows a second", "online"
