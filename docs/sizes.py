@@ -69,7 +69,7 @@ def _online() -> Iterator[Row]:
     found: dict[str, Any] = (record("online") or {}).get("results", {})
     if "freshness" in found:
         rate, at = found["freshness"]["events_per_second"], found["freshness"]["seconds_to_in_force"]
-        yield f"from an event to what a server has in force, {rate:,} events a second", f"{at['p50']:.1f} s, p99 {at['p99']:.1f} s", "online"
+        yield f"from an event to a state in force that knows it, {rate:,} events/s", f"{at['p50']:.1f} s, p99 {at['p99']:.1f} s", "online"
     for name, r in found.get("throughput", {}).items():
         if isinstance(r, dict) and "rows_per_cpu_second" in r:
             yield f"the trainer, {name}", f"a CPU for {r['rows_per_cpu_second']:,.0f} rows a second", "online"
