@@ -66,7 +66,7 @@ def online(
         telling.say(f"metrics: {measures.serve(metrics_port, metrics_host)}")
         listeners.append(measures.tell)
     if tensorboard and first:
-        listeners.append(TensorBoard(Path(settings.output) / "tensorboard").tell)
+        listeners.append(TensorBoard(Path(settings.output, "ranking" if role == "ranking" else "", "tensorboard")).tell)
 
     with live(telling.console, "prerank online", quiet=quiet) as show:
         listeners.append(lambda state: show(of_trainer(state)))

@@ -72,7 +72,8 @@ def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:
     if before.exists() and overwrite:
         before.unlink()
         (folder / "metrics.jsonl").unlink(missing_ok=True)
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        for old_part in ("checkpoint", "tensorboard"):
+            shutil.rmtree(folder / old_part, ignore_errors=True)
     elif before.exists() and not resume:
         raise ConfigError(
             f"run folder '{folder}': holds a run already; continue it with --resume, replace it with --overwrite, or set output"

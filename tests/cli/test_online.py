@@ -31,6 +31,9 @@ def test_lines_prometheus_and_tensorboard(settings: str, tmp_path: Path) -> None
     (path,) = (tmp_path / "run" / "tensorboard").iterdir()
     last = dict(fields(records(path)[-1]))
     assert last[2] == N
+    again = CliRunner().invoke(app, ["online", "-c", settings, "--until-empty", "--overwrite", "-q"])
+    assert again.exit_code == 0, again.output
+    assert not path.exists()
 
 
 def test_quiet_tells_the_result_alone(settings: str, tmp_path: Path) -> None:
