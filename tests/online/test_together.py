@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from prerank.config import Config, ConfigError, Recall
+from prerank.config import Config, ConfigError, Recall, dump
 from prerank.data import prepare
 from prerank.online import train_online
 from prerank.online.intake import part_of
@@ -175,6 +177,25 @@ def test_more_processes_go_on_where_one_stopped(place: Path) -> None:
     _, state = checkpoint(place / "run")
     assert state["rows"] == 2 * N
     assert {p: offset for p, (offset, *_) in state["positions"].items()} == {"0": 2 * 1504, "1": 2 * 1496}
+
+
+@pytest.mark.slow
+def test_torchrun_starts_all_again_when_one_is_killed(place: Path) -> None:
+    (place / "online.yaml").write_text(dump(given(place, **{"training.batch_size": 8, "online.checkpoint": "0.05s"})))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "2",
+               "-m", "prerank", "online", "-c", str(place / "online.yaml"), "--resume", "--until-empty"]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as torchrun:
+        deadline = time.monotonic() + 120
+        while not (place / "run/checkpoint/current").exists() and torchrun.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        both = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
+        os.kill(int(both[1]), signal.SIGKILL)
+        said, complaints = torchrun.communicate(timeout=120)
+    assert torchrun.returncode == 0, complaints
+    assert said.count(f"{N:,} rows in") == 1, "one process speaks"
+    assert complaints.count("resumed after") == 1
+    assert "error: process 0 of 2: another process is gone" in complaints
 
 
 def test_partitions_are_shared_out(place: Path) -> None:
