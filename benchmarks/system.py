@@ -45,7 +45,7 @@ def settings(folder: Path, name: str, users: int, items: int, seed: int, batch: 
         "data": {"recipe": "simulated", "options": log, "labels": {"click": {"column": "click"}}, "width": 16},
         "model": MODEL, "synergy": synergy,
         "training": {"batch_size": batch, "average": 0.95, "threads": 1, "seed": seed, "optimizer": {"lr": 0.002, "groups": GROUPS}},
-        "online": {"rows": f"sqlite:///{folder / 'rows.db'}", "wait": "0.2s", "checkpoint": "5s", "recall": {"tick": "1s", "keep": "60s"},
+        "online": {"rows": f"sqlite:///{folder / 'rows.db'}", "wait": "0.2s", "checkpoint": "5s", "recall": {"tick": "4s", "keep": "60s"},
                    **({} if start is None else {"start": str(start)}), **online},
         "output": str(folder / name),
     })  # fmt: skip

@@ -29,8 +29,6 @@ class EmaCache(nn.Module):
 
     `clock` is the latest time that was ever written at, so that an id's age is known without asking what time it is: the
     same in training, in replay, and in a generation. Where the log has no times, a write is an hour (our choice).
-    `moment`, which a stream's trainer sets, is that of the batch that is being learned: memory is read as of then, ages are told by
-    then, and what is written bears the offsets of its rows. None: the newest is read.
     `moment`, where a stream's trainer sets one, is when its batch is learned: it is read as of then, ages are told by then, and what
     is written bears the offsets of its rows.
     """
@@ -44,6 +42,7 @@ class EmaCache(nn.Module):
         self.decay = decay if mode == "ema" else None
         self.normalise = normalise
         self.moment: Moment | None = None
+        self._found: tuple[Moment, Tensor, Memory] | None = None  # the last read of a moment: who predicts and who learns read the same
         self.register_buffer("clock", torch.zeros((), dtype=torch.int64))
         self.clock: Tensor
 
@@ -55,7 +54,12 @@ class EmaCache(nn.Module):
     @torch.no_grad()
     def read(self, ids: Tensor) -> Memory:
         """[n] -> what is remembered of them; nothing of it wants a gradient."""
-        return self.store.get(ids, None if self.moment is None else self.moment.asof)
+        if self.moment is None:
+            return self.store.get(ids)
+        if self._found is None or self._found[0] is not self.moment or not torch.equal(self._found[1], ids):
+            with torch.inference_mode(False):  # whatever reads it first, a gradient may come by it
+                self._found = self.moment, ids, self.store.get(ids, self.moment.asof)
+        return self._found[2]
 
     def cold(self) -> str | None:
         """Why a store outside the model has nothing to tell: it cannot be reached, or is empty. Raises SpaceError."""
@@ -88,6 +92,7 @@ class EmaCache(nn.Module):
             ts = self.clock.expand(len(ids))
         elif len(ts):
             torch.maximum(self.clock, ts.max(), out=self.clock)
+        self._found = None
         self.store.blend(ids, F.normalize(vectors, dim=1) if self.normalise else vectors, self.decay, ts, self._stamp(rows))
 
     @torch.no_grad()
