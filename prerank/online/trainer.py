@@ -146,13 +146,15 @@ class Trainer:
         self.pair.reset_rows({name: changes.admitted for name, changes in grown.items()})
         if self.publisher is not None:
             self.publisher.grew(grown)
-        met = meet(self.together, self.catalogue, good)
+        met = meet(self.together, self.catalogue, good, self.moments.learns(good))
+        self.moments.known = max((self.moments.known, *(one.known for one in met)))
         batch = self._batch(good) if good else None
         use(self.catalogue, met)
         batch = None if batch is None else batch.to(self.device)
-        heard = self._predicted(batch, good)
-        heard.skipped, heard.corrections, heard.late = read - len(good), corrections, late
-        self._hear(batch, good, self.together.share(heard))
+        with contextlib.nullcontext() if batch is None else self.moments.at(good, self.intake.partition):
+            heard = self._predicted(batch, good)
+            heard.skipped, heard.corrections, heard.late = read - len(good), corrections, late
+            self._hear(batch, self.together.share(heard))
         self.intake.keep()
 
     def _predicted(self, batch: Batch | None, rows: Sequence[Row]) -> Heard:
@@ -160,16 +162,16 @@ class Trainer:
         lines, self._lines[:] = list(self._lines), []
         none = np.zeros((0, len(self.running.objectives)), np.float32)
         if batch is None:
-            return Heard(none, none, self.moments.known, lines=lines)
-        with self.moments.at(rows, self.intake.partition), torch.inference_mode(), evaluating(self.learner.predictor):
+            return Heard(none, none, lines=lines)
+        with torch.inference_mode(), evaluating(self.learner.predictor):
             logits = self.learner.predictor(batch).logits[:, 0].float().cpu().numpy()
-        heard = Heard(logits, batch.labels[:, 0].cpu().numpy(), self.moments.known, lines=lines)
+        heard = Heard(logits, batch.labels[:, 0].cpu().numpy(), lines=lines)
         heard.since, heard.latest = min(r.appended for r in rows), rows[-1].appended
         if self.publishes:
             heard.users, heard.items = {r.impression.user for r in rows}, {r.impression.item for r in rows}
         return heard
 
-    def _hear(self, batch: Batch | None, rows: Sequence[Row], all_heard: Sequence[Heard]) -> None:
+    def _hear(self, batch: Batch | None, all_heard: Sequence[Heard]) -> None:
         """Learn, together with the others."""
         told = self.told
         for rank, heard in enumerate(all_heard):
@@ -181,9 +183,7 @@ class Trainer:
         learned = [heard for heard in all_heard if len(heard.logits)]
         if not learned:
             return
-        self.moments.known = max(heard.known for heard in learned)
-        with self.moments.at(rows, self.intake.partition) if rows else contextlib.nullcontext():
-            loss = self.pair.step(batch, told.batches + 1)
+        loss = self.pair.step(batch, told.batches + 1)
         for heard in learned:
             self.running.add(heard.logits, heard.labels)
             if self.publisher is not None:

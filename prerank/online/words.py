@@ -65,7 +65,6 @@ class Heard:
     """Of a batch, from the process that learns from it.
 
     logits, labels   [B, T]; B is 0 where there is no batch
-    known            what is known when it is learned (moments.py)
     users, items     whose rows they are;  since   ms, when the first of them was ready;  latest   when the last was
     skipped, corrections, late   rows that were left out
     lines            for the terminal
@@ -73,7 +72,6 @@ class Heard:
 
     logits: NDArray[np.float32]
     labels: NDArray[np.float32]
-    known: int
     users: set[Any] = field(default_factory=set)
     items: set[Any] = field(default_factory=set)
     since: int = 0
@@ -84,19 +82,28 @@ class Heard:
     lines: list[str] = field(default_factory=list)
 
 
-def meet(group: Group, catalogue: Catalogue, rows: Sequence[Row]) -> list[tuple[list[Any], list[Any]]]:
-    """Users and items of all that the prepared data does not have: every process meets them in one order, so that what is listed, and
-    who is forgotten, is the same everywhere. Raises GroupError."""
+class Met(NamedTuple):
+    """Of a process's rows: users and items that the prepared data does not have, and what is known when they are learned (moments.py)."""
+
+    users: list[Any]
+    items: list[Any]
+    known: int
+
+
+def meet(group: Group, catalogue: Catalogue, rows: Sequence[Row], known: int) -> list[Met]:
+    """Of all: every process meets them in one order, so that what is listed, and who is forgotten, is the same everywhere. Raises
+    GroupError."""
     if group.world == 1:
         return []
     users, items = catalogue.of_users, catalogue.of_items
-    found = group.share((users.strangers(r.impression.user for r in rows), items.strangers(r.impression.item for r in rows)))
+    met = Met(users.strangers(r.impression.user for r in rows), items.strangers(r.impression.item for r in rows), known)
+    found = group.share(met)
     use(catalogue, found)
     return found
 
 
-def use(catalogue: Catalogue, met: Sequence[tuple[list[Any], list[Any]]]) -> None:
+def use(catalogue: Catalogue, met: Sequence[Met]) -> None:
     """They are the ones that were used last."""
-    for users, items in met:
-        catalogue.of_users.rows(users)
-        catalogue.of_items.rows(items)
+    for one in met:
+        catalogue.of_users.rows(one.users)
+        catalogue.of_items.rows(one.items)
