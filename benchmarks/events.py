@@ -101,7 +101,7 @@ def through(messages: list[bytes]) -> dict[str, float]:
         events, rows = open_log(f"sqlite:///{folder}/events.db"), open_log(f"sqlite:///{folder}/rows.db")
         for i in range(0, len(messages), 5000):
             events.append(messages[i : i + 5000])
-        joiner = Joiner(events, rows, Waiting(kinds={"click": "10m"}, skew="10d"), folder)
+        joiner = Joiner(events, rows, Waiting(kinds={"click": "10m"}, early=True, skew="10d"), folder)
         with Clock() as join:
             while joiner.step():
                 pass
@@ -119,7 +119,7 @@ def memory(requests: int, seed: int) -> float:
     """Bytes that a waiting impression takes, its message included."""
     messages = [m for m in log_of(requests, seed) if b'"impression"' in m]
     entries = [Entry(n, 2**50, bytes(bytearray(m))) for n, m in enumerate(messages)]
-    waiting = LabelWaiting(Waiting(kinds={"click": "10d"}, keep=len(entries)))
+    waiting = LabelWaiting(Waiting(kinds={"click": "10d"}, early=True, keep=len(entries)))
     size = sum(len(m) for m in messages)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     waiting.push_all(entries)

@@ -136,7 +136,7 @@ def wait(
     remember: Annotated[str | None, typer.Option(help="how long rows that went out are known; default: the longest window")] = None,
     skew: Annotated[str, typer.Option(help="how far clocks may differ")] = "5m",
     keep: Annotated[int, typer.Option(min=1, help="most impressions in memory")] = 1_000_000,
-    early: Annotated[bool, typer.Option(help="rows go out when every kind came, or always at the end of their windows")] = True,
+    early: Annotated[bool, typer.Option(help="rows go out as soon as every kind came, positives sooner than the others")] = False,
     corrections: Annotated[bool, typer.Option("--corrections", help="late feedback makes a row go out again")] = False,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="a run's YAML file: values of wrong types are refused")] = None,
     idle: Annotated[str | None, typer.Option(help="quiet for so long, time goes on by the clock; default: by events alone")] = None,

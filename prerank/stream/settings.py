@@ -23,7 +23,7 @@ class Waiting(Strict):
                                       "the longest window")  # fmt: skip
     skew: Duration = Field("5m", description="how far clocks may differ: an event further ahead of its arrival is refused")
     keep: int = Field(1_000_000, ge=1, description="most impressions in memory, and most feedback without an impression")
-    early: bool = Field(True, description="a row goes out as soon as every kind came; false: always when its windows are over")
+    early: bool = Field(False, description="a row goes out as soon as every kind came: positives sooner than the others")
     corrections: bool = Field(False, description="late feedback makes the row go out again, corrected; takes the memory of `remember`")
 
     @field_validator("kinds", mode="before")

@@ -39,7 +39,7 @@ def test_from_parquet_to_rows(log, tmp_path):
     opened.append([b"poison"])
     opened.close()
     state = str(tmp_path / "s")
-    code, out, _ = run("wait", log, "--to", to, "--dead", dead, "--state", state, "--kind", "click=10m", "--until-end", "-q")
+    code, out, _ = run("wait", log, "--to", to, "--dead", dead, "--state", state, "--kind", "click=10m", "--early", "--until-end", "-q")
     assert code == 0
     assert "events 5" in out
     assert "rows 2" in out
@@ -78,7 +78,7 @@ def test_values_of_wrong_types_are_refused_by_a_runs_config(log, tmp_path):
     config.write_text("data:\n  log: log.csv\n  labels: {click: {column: is_click}}\n"
                       "  features: [{name: tab, side: context, kind: multi}]\nmodel: {name: dssm}\n")  # fmt: skip
     to, state = f"sqlite:///{tmp_path}/r.db", str(tmp_path / "s")
-    _, out, err = run("wait", log, "--to", to, "--state", state, "--kind", "click=10m", "--until-end", "-c", str(config))
+    _, out, err = run("wait", log, "--to", to, "--state", state, "--kind", "click=10m", "--early", "--until-end", "-c", str(config))
     assert "dead malformed 2" in out, err
 
 
@@ -147,18 +147,18 @@ def test_old_entries_are_trimmed_but_none_that_a_group_has_not_read(log, tmp_pat
 def test_who_was_killed_is_followed_at_once(log, tmp_path):
     """His lease lives for half a minute, but the kernel says that he is dead."""
     to, state = f"sqlite:///{tmp_path}/rows.db", str(tmp_path / "s")
-    command = [sys.executable, "-m", "prerank", "events", "wait", log, "--to", to, "--state", state, "--kind", "click=10m", "-q"]
+    command = [sys.executable, "-m", "prerank", "events", "wait", log, "--to", to, "--state", state, "--kind", "click=10m", "--early", "-q"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         rows, deadline = open_log(to), time.monotonic() + 60
         while rows.end(0) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
-        other = Joiner(open_log(log), open_log(to), Waiting(kinds={"click": "10m"}), state)
+        other = Joiner(open_log(log), open_log(to), Waiting(kinds={"click": "10m"}, early=True), state)
         other.step()
         assert other.parts == {}  # he lives, in his folder as everywhere
         other.close()
         process.kill()
     begun = time.monotonic()
-    after = Joiner(open_log(log), open_log(to), Waiting(kinds={"click": "10m"}), state)
+    after = Joiner(open_log(log), open_log(to), Waiting(kinds={"click": "10m"}, early=True), state)
     after.step()
     assert list(after.parts) == [0]
     assert time.monotonic() - begun < 5

@@ -285,7 +285,7 @@ def test_kill_9_of_writer_and_joiner_loses_nothing_and_joins_nothing_twice(addre
     log, rows = opened("events"), opened("rows")
     written, repeated = set(), 0
     for p in range(PARTITIONS):
-        oracle = LabelWaiting(Waiting(kinds={"click": "10s"}))
+        oracle = LabelWaiting(Waiting(kinds={"click": "10s"}, early=True))
         entries = log.read(p, 0, 1_000_000)
         written |= {m.split(b'"number":')[1].split(b"}")[0] for e in entries if b'"number":' in (m := e.data)}
         expected = oracle.push_all(entries)

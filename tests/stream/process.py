@@ -59,7 +59,8 @@ def write(tell: Connection, url: str, first: int, count: int) -> None:
 
 def join(tell: Connection, events: str, rows: str, dead: str, folder: str, drain: bool) -> None:
     """Until it is killed, or to the end of the log after the file `go` is there."""
-    joiner = Joiner(open_log(events), open_log(rows), Waiting(kinds={"click": "10s"}), folder, dead=open_log(dead), every=0.05, ttl=0.3)
+    settings = Waiting(kinds={"click": "10s"}, early=True)
+    joiner = Joiner(open_log(events), open_log(rows), settings, folder, dead=open_log(dead), every=0.05, ttl=0.3)
     while len(joiner.parts) < joiner.events.partitions or joiner.counts()["rows"] == 0:
         joiner.step(0.01)
     tell.send("ready")

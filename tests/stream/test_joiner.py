@@ -36,7 +36,7 @@ from prerank.stream.sqlite import SqliteLog
 from tests.stream.flaky import Flaky
 from tests.stream.servers import RedisServer
 
-CLICK = Waiting(kinds={"click": "10s"}, lateness="1s")
+CLICK = Waiting(kinds={"click": "10s"}, early=True, lateness="1s")
 
 
 def messages(n: int = 40) -> list[bytes]:
@@ -106,7 +106,7 @@ def test_a_state_saves_reading_all_of_it_again(logs, tmp_path):
     assert rows.end(0) == 40
     second.close()
     with pytest.raises(StateError, match="was saved with other kinds"):
-        Joiner(events, rows, Waiting(kinds={"click": "1h"}, lateness="1s"), tmp_path / "s").step()
+        Joiner(events, rows, Waiting(kinds={"click": "1h"}, early=True, lateness="1s"), tmp_path / "s").step()
 
 
 def test_a_spoilt_state_is_refused_and_a_half_written_one_is_not_seen(logs, tmp_path):
@@ -172,7 +172,7 @@ def test_a_full_log_refuses_whole_appends_and_goes_on_when_there_is_room(logs):
 def test_a_quiet_log_goes_on_by_the_clock(logs, tmp_path):
     events, rows, _ = logs
     begin = now()
-    settings = Waiting(kinds={"click": "0.2s"}, lateness="0.1s")
+    settings = Waiting(kinds={"click": "0.2s"}, early=True, lateness="0.1s")
     joiner = Joiner(events, rows, settings, tmp_path / "s", idle=0.05)
     events.append([encode(Impression(request=1, user=1, item=1, ts=begin))])
     while rows.end(0) == 0:

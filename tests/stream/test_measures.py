@@ -12,7 +12,7 @@ from prerank.stream import Feedback, Impression, Joiner, Tick, Waiting, open_log
 from prerank.stream.event import encode
 from prerank.stream.measures import Measures, answer
 
-SETTINGS = Waiting.model_validate({"kinds": {"click": "1m"}, "lateness": "10s"})
+SETTINGS = Waiting.model_validate({"kinds": {"click": "1m"}, "lateness": "10s", "early": True})
 
 
 def told(measures: Measures) -> dict[str, float]:

@@ -58,7 +58,7 @@ def test_a_replay_becomes_rows(parquet, tmp_path):
         sent = replay(parquet, client, Columns(feedback={"click": "is_click"}), close=3_600_000, told=lambda *t: told.append(t))
     assert (sent, told[-1]) == (7, (7, 4000))
     assert [decode(log.read(p, log.end(p) - 1)[0].data) for p in range(2)] == [Tick(ts=3_604_000)] * 2
-    joiner = Joiner(log, rows, Waiting(kinds={"click": "10m"}), tmp_path / "s")
+    joiner = Joiner(log, rows, Waiting(kinds={"click": "10m"}, early=True), tmp_path / "s")
     joiner.step()
     joiner.close()
     labels = {r.impression.request: r.labels["click"] for p in range(2) for r in Rows(rows, p).take()}

@@ -159,7 +159,7 @@ def click(ts: int, request: str = "r", item: int = 1) -> bytes:
 
 
 def test_a_row_is_the_impression_as_it_was_logged_with_its_labels():
-    ours = LabelWaiting(Waiting(kinds={"click": "10s", "buy": "20s"}, lateness="5s"))
+    ours = LabelWaiting(Waiting(kinds={"click": "10s", "buy": "20s"}, early=True, lateness="5s"))
     shown = impression(features={"tab": 1, "tags": ["a", 2], "age": None}, score=0.5, generation=3, memory="m1", experiment="e", arm="b",
                        position=4)  # fmt: skip
     assert ours.push_all(of([shown, click(4000), encode(Tick(ts=25_999))])) == ([], [])
@@ -179,7 +179,7 @@ def test_a_row_goes_out_when_all_came_or_at_the_end_of_its_windows(early, at):
 
 def test_the_window_has_both_its_ends():
     for ts, label in ((-4001, 0.0), (-4000, 1.0), (10_000, 1.0), (10_001, 0.0)):
-        ours = LabelWaiting(Waiting(kinds={"click": "10s"}, lateness="1m", skew="4s"))
+        ours = LabelWaiting(Waiting(kinds={"click": "10s"}, early=True, lateness="1m", skew="4s"))
         begin = 50_000
         (row,) = ours.push_all(of([impression(ts=begin), click(begin + ts), encode(Tick(ts=200_000))])).rows
         assert read_row(row).labels == {"click": label}, ts
@@ -188,7 +188,7 @@ def test_the_window_has_both_its_ends():
 
 def test_late_feedback_is_counted_and_on_demand_corrects():
     for corrections in (False, True):
-        ours = LabelWaiting(Waiting(kinds={"click": "10s", "buy": "5s"}, lateness="0s", remember="1m", corrections=corrections))
+        ours = LabelWaiting(Waiting(kinds={"click": "10s", "buy": "5s"}, early=True, lateness="0s", remember="1m", corrections=corrections))
         ready = ours.push_all(of([impression(), encode(Tick(ts=11_000)), click(3000), click(3001)]))
         assert ours.counts["late_feedback"] == 1
         assert ours.counts["repeated_feedback"] == 1
@@ -203,7 +203,7 @@ def test_late_feedback_is_counted_and_on_demand_corrects():
 
 def test_what_was_forgotten_for_want_of_room_is_not_joined_again():
     for keep in (1, 2):
-        ours = LabelWaiting(Waiting(kinds={"click": "10s"}, keep=keep))
+        ours = LabelWaiting(Waiting(kinds={"click": "10s"}, early=True, keep=keep))
         shown = [impression(request=n, ts=1000 * n) for n in range(4)]
         rows = [read_row(m) for m in ours.push_all(of([*shown, shown[0], shown[3 - keep], shown[3]])).rows]
         assert [r.impression.request for r in rows] == list(range(4 - keep))
@@ -213,21 +213,21 @@ def test_what_was_forgotten_for_want_of_room_is_not_joined_again():
 def test_a_row_is_remembered_until_its_time_is_over():
     """Here until 10 s of window and 5 s more have passed; then the same request is another one."""
     for end, repeated in ((15_999, 1), (16_000, 0)):
-        ours = LabelWaiting(Waiting(kinds={"click": "10s"}, lateness="0s", remember="5s"))
+        ours = LabelWaiting(Waiting(kinds={"click": "10s"}, early=True, lateness="0s", remember="5s"))
         ready = ours.push_all(of([impression(ts=1000), encode(Tick(ts=end)), impression(ts=15_000), encode(Tick(ts=100_000))]))
         assert (ours.counts["repeated_impressions"], len(ready.rows)) == (repeated, 2 - repeated)
 
 
 def test_feedback_waits_for_its_impression_as_long_as_one_could_come():
     for tick, labels in ((63_999, [1.0]), (64_000, [])):
-        ours = LabelWaiting(Waiting(kinds={"click": "10s"}, lateness="0s", skew="4s"))
+        ours = LabelWaiting(Waiting(kinds={"click": "10s"}, early=True, lateness="0s", skew="4s"))
         ready = ours.push_all(of([click(50_000), encode(Tick(ts=tick)), impression(ts=54_000)]))
         assert [read_row(m).labels["click"] for m in ready.rows] == labels
         assert (ours.counts["unmatched"], ours.counts["late_impressions"]) == (not labels, not labels)
 
 
 def test_a_clock_may_run_ahead_by_its_skew():
-    ours = LabelWaiting(Waiting(kinds={"click": "10s"}, skew="5m"))
+    ours = LabelWaiting(Waiting(kinds={"click": "10s"}, early=True, skew="5m"))
     ours.push_all(of([impression(ts=NOW + 300_000)]))
     assert (ours.counts["dead"], ours.latest) == (0, NOW + 300_000)
 
@@ -263,7 +263,7 @@ BAD = {
 @pytest.mark.parametrize("name", list(BAD))
 def test_bad_events_are_dead_letters_and_stop_nothing(name):
     data, reason = BAD[name]
-    ours = LabelWaiting(Waiting(kinds={"click": "10s"}, lateness="0s"))
+    ours = LabelWaiting(Waiting(kinds={"click": "10s"}, early=True, lateness="0s"))
     ready = ours.push_all(of([impression(ts=5000), data, click(6000)]))
     (letter,) = map(read_dead, ready.dead)
     assert (letter.reason, letter.offset, letter.ts, letter.size) == (reason, 1, NOW, len(data))
@@ -288,7 +288,7 @@ SCHEMA = Schema(features=(Feature(name="price", side="item", kind="numeric"), Fe
     ({"v": [1.0]}, False), ({"v": [1.0, "x"]}, False), ({"price": 10**30}, False),
 ])  # fmt: skip
 def test_a_schema_refuses_features_of_wrong_types(features, good):
-    ours = LabelWaiting(Waiting(kinds={"click": "10s"}), typed.decoder(SCHEMA))
+    ours = LabelWaiting(Waiting(kinds={"click": "10s"}, early=True), typed.decoder(SCHEMA))
     upsert = json.dumps({"type": "upsert", "side": "item", "id": 1, "ts": 1, "features": features}).encode()
     ready = ours.push_all(of([impression(features=features), upsert, click(2000), encode(Tick(ts=3000))]))
     assert (len(ready.rows), ours.counts["dead malformed"] if not good else 0) == (good, 0 if good else 2)
@@ -296,7 +296,7 @@ def test_a_schema_refuses_features_of_wrong_types(features, good):
 
 
 def test_what_nobody_saw_is_passed_by():
-    ours = LabelWaiting(Waiting(kinds={"click": "10s"}, lateness="0s"))
+    ours = LabelWaiting(Waiting(kinds={"click": "10s"}, early=True, lateness="0s"))
     shadow = encode(Shadow(request="r", user=1, ts=50_000, arm="next", items=[1, 2], scores=[0.2, 0.1]))
     ready = ours.push_all(of([impression(ts=5000), shadow]))
     assert ready == Ready([], [])
@@ -304,10 +304,10 @@ def test_what_nobody_saw_is_passed_by():
 
 
 def test_a_state_of_other_settings_or_none_is_refused():
-    ours = LabelWaiting(Waiting(kinds={"click": "10s"}))
+    ours = LabelWaiting(Waiting(kinds={"click": "10s"}, early=True))
     state = ours.state()
     with pytest.raises(StateError, match="was saved with other kinds, lateness; keep those, or take another folder"):
-        LabelWaiting(Waiting(kinds={"click": "20s"}, lateness="2m")).restore(state)
+        LabelWaiting(Waiting(kinds={"click": "20s"}, early=True, lateness="2m")).restore(state)
     with pytest.raises(StateError, match="cannot be read"):
         ours.restore(state[:-3])
 
