@@ -63,7 +63,9 @@ class Columns:
         served: dict[str, list[Any]] = {}
         for at, row in enumerate(rows):
             for name, value in row.impression.features.items():
-                served.setdefault(name, [_NOT_SERVED] * n)[at] = value
+                if name not in served:
+                    served[name] = [_NOT_SERVED] * n
+                served[name][at] = value
         user, user_index = self._side("user", self.catalogue.of_users, [r.impression.user for r in rows], served, rows)
         item, item_index = self._side("item", self.catalogue.of_items, [r.impression.item for r in rows], served, rows)
         for kind in self.labels.columns:
