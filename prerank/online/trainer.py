@@ -43,7 +43,7 @@ from prerank.online.roles import Role, caches, pair
 from prerank.online.saved import Saved
 from prerank.online.start import begin_outside, start
 from prerank.online.told import Told
-from prerank.online.words import Agreed, Heard, Word, agree, meet, use
+from prerank.online.words import Agreed, Heard, Word, agree, meet, strangers, use
 from prerank.stream import Correction, LogError, Row, open_log
 from prerank.training.device import configure, device_of
 from prerank.training.predict import evaluating
@@ -138,16 +138,15 @@ class Trainer:
 
     def learn(self, rows: Sequence[Row | Correction]) -> None:
         """Predict, score, learn, observe; then the position moves. rows: ours, which may be none where others have some."""
-        ours = [r for r in rows if not isinstance(r, Correction)]
-        corrections = len(rows) - len(ours)  # left alone: a row is learned once, with the labels it went out with (ours)
-        good = [r for r in ours if not self.moments.late(r)]
-        late, read = len(ours) - len(good), len(good)
+        good = self._fresh(rows)
+        corrections = sum(isinstance(r, Correction) for r in rows)
+        late, read = len(rows) - corrections - len(good), len(good)
         grown = self.columns.admit(good)
         self.pair.reset_rows({name: changes.admitted for name, changes in grown.items()})
         if self.publisher is not None:
             self.publisher.grew(grown)
-        met = meet(self.together, self.catalogue, good, self.moments.learns(good))
-        self.moments.known = max((self.moments.known, *(one.known for one in met)))
+        met = meet(self.together, self.catalogue, good) if self.agreed.strangers else []
+        self.moments.known = max(self.moments.known, self.agreed.known)
         batch = self._batch(good) if good else None
         use(self.catalogue, met)
         batch = None if batch is None else batch.to(self.device)
@@ -220,7 +219,8 @@ class Trainer:
         due = not self.together.rank and time.monotonic() - self._saved >= milliseconds(self.online.checkpoint) / 1000
         if broken := self.intake.broken():
             self.say(f"skipped {broken:,} entries that are no rows; is '{self.log.name}' what label waiting writes?")
-        word = Word(len(found), self.intake.full, self.intake.waited(wait), bool(stop()), due, broken, self.intake.lag())
+        word = Word(len(found), self.intake.full, self.intake.waited(wait), bool(stop()), due, broken, self.intake.lag(),
+                    *self._new(found))  # fmt: skip
         self.agreed = agreed = agree(self.together, word)
         self.told.skipped += agreed.broken
         ready = agreed.whole if self.lockstep else agreed.full or agreed.waited or agreed.stop or until_empty
@@ -228,6 +228,17 @@ class Trainer:
             return found
         self.agreed = agreed._replace(rows=0)
         return []
+
+    def _fresh(self, rows: Sequence[Row | Correction]) -> list[Row]:
+        """Without corrections (a row is learned once, with the labels it went out with: ours), and rows whose memories are not kept."""
+        return [r for r in rows if not isinstance(r, Correction) and not self.moments.late(r)]
+
+    def _new(self, rows: Sequence[Row | Correction]) -> tuple[int, int]:
+        """What others must know of rows: what is known when they are learned, and how many strangers are among them."""
+        if self.together.world == 1:
+            return self.moments.known, 0
+        fresh = self._fresh(rows)
+        return self.moments.learns(fresh), sum(map(len, strangers(self.catalogue, fresh)))
 
     def _batch(self, rows: list[Row]) -> Batch | None:
         """The rows' batch; rows that cannot be encoded are taken out of the list and counted, and never stop the stream."""

@@ -23,6 +23,7 @@ class Word(NamedTuple):
     rows     that were found;  full   whether they are a whole batch;  waited   whether they have waited for long enough
     stop     somebody asked for an end;  save   it is time for a checkpoint
     broken   entries since the last word that are no rows;  lag   entries that wait
+    known    what is known when they are learned (moments.py);  strangers   how many users and items the prepared data does not have
     """
 
     rows: int
@@ -32,10 +33,12 @@ class Word(NamedTuple):
     save: bool
     broken: int
     lag: int
+    known: int
+    strangers: int
 
 
 class Agreed(NamedTuple):
-    """The words of all: sums of what is counted, and whether somebody says so of the rest.
+    """The words of all: sums of what is counted, the latest of what is known, and whether somebody says so of the rest.
 
     whole   all have a whole batch
     """
@@ -47,16 +50,19 @@ class Agreed(NamedTuple):
     save: bool = False
     broken: int = 0
     lag: int = 0
+    known: int = 0
+    strangers: int = 0
     whole: bool = False
 
 
 def agree(group: Group, word: Word) -> Agreed:
     """Raises GroupError."""
-    said = [Word(rows, bool(full), bool(waited), bool(stop), bool(save), broken, lag)
-            for rows, full, waited, stop, save, broken, lag in group.numbers(*map(int, word))]  # fmt: skip
+    said = [Word(rows, bool(full), bool(waited), bool(stop), bool(save), *counts)
+            for rows, full, waited, stop, save, *counts in group.numbers(*map(int, word))]  # fmt: skip
     return Agreed(
         rows=sum(w.rows for w in said), full=any(w.full for w in said), waited=any(w.waited for w in said), stop=any(w.stop for w in said),
         save=any(w.save for w in said), broken=sum(w.broken for w in said), lag=sum(w.lag for w in said), whole=all(w.full for w in said),
+        known=max(w.known for w in said), strangers=sum(w.strangers for w in said),
     )  # fmt: skip
 
 
@@ -83,21 +89,22 @@ class Heard:
 
 
 class Met(NamedTuple):
-    """Of a process's rows: users and items that the prepared data does not have, and what is known when they are learned (moments.py)."""
+    """Users and items in a process's rows that the prepared data does not have."""
 
     users: list[Any]
     items: list[Any]
-    known: int
 
 
-def meet(group: Group, catalogue: Catalogue, rows: Sequence[Row], known: int) -> list[Met]:
-    """Of all: every process meets them in one order, so that what is listed, and who is forgotten, is the same everywhere. Raises
-    GroupError."""
-    if group.world == 1:
-        return []
+def strangers(catalogue: Catalogue, rows: Sequence[Row]) -> Met:
+    """Of these rows."""
     users, items = catalogue.of_users, catalogue.of_items
-    met = Met(users.strangers(r.impression.user for r in rows), items.strangers(r.impression.item for r in rows), known)
-    found = group.share(met)
+    return Met(users.strangers(r.impression.user for r in rows), items.strangers(r.impression.item for r in rows))
+
+
+def meet(group: Group, catalogue: Catalogue, rows: Sequence[Row]) -> list[Met]:
+    """Strangers of all: every process meets them in one order, so that what is listed, and who is forgotten, is the same everywhere.
+    Raises GroupError."""
+    found = group.share(strangers(catalogue, rows))
     use(catalogue, found)
     return found
 

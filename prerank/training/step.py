@@ -50,9 +50,10 @@ def step_together(group: Group, model: nn.Module, objective: Objective, optimize
         rows, loss = batch.rows, float(values["loss"])
     mean = group.reduce(optimizer, rows, loss)
     _update(optimizer, clip)
-    with group.in_turn():
-        if observe is not None and batch is not None and output is not None:
-            observe(batch, output)
+    if observe is not None:
+        with group.in_turn():
+            if batch is not None and output is not None:
+                observe(batch, output)
     group.settle(model, rows)
     return mean
 

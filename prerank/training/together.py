@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -165,24 +165,24 @@ class Group:
         if len(set(self.numbers(sums))) > 1:
             raise GroupError(f"process {self.rank} of {self.world}: weights of the processes differ; go on from the checkpoint (--resume)")
 
-    def _reduce_tables(self, tables: Iterable[nn.Parameter], rows: int, every: Tensor) -> None:
-        """Row-wise gradients of all, one after another by rank; the optimiser adds those of one row."""
+    def _reduce_tables(self, tables: Sequence[nn.Parameter], rows: int, every: Tensor) -> None:
+        """Row-wise gradients of all, one after another by rank; the optimiser adds those of one row. All tables go at once."""
         held = [None if p.grad is None else p.grad.coalesce() for p in tables]
         counts = self.numbers(*(0 if g is None else g._nnz() for g in held))
+        widths = [p[0].numel() for p in tables]
+        sizes = [[n * width for n, width in zip(many, widths, strict=True)] for many in counts]  # numbers of each, by rank
+        at = every.new_zeros(max(map(sum, counts)), dtype=torch.int64)
+        values = every.new_zeros(max(map(sum, sizes)))
+        mine = [g for g in held if g is not None]
+        if mine:
+            at[: sum(counts[self.rank])] = torch.cat([g.indices()[0] for g in mine])
+            values[: sum(sizes[self.rank])] = torch.cat([g.values().flatten() for g in mine]).float() * rows
+        ats = [one[: sum(many)].split(many) for one, many in zip(self._gather(at), map(list, counts), strict=True)]
+        parts = [one[: sum(size)].split(size) for one, size in zip(self._gather(values), sizes, strict=True)]
         for k, p in enumerate(tables):
-            mine, many = held[k], [c[k] for c in counts]
-            if not sum(many):
-                p.grad = None
-                continue
-            shape = (max(many), *p.shape[1:])
-            at = torch.zeros(shape[0], dtype=torch.int64, device=p.device)
-            values = torch.zeros(shape, device=p.device)
-            if mine is not None:
-                at[: many[self.rank]], values[: many[self.rank]] = mine.indices()[0], mine.values() * rows
-            ats, parts = (self._gather(t) for t in (at, values))
-            whole = torch.cat([v[:n] for v, n in zip(parts, many, strict=True)]) / every
-            index = torch.cat([i[:n] for i, n in zip(ats, many, strict=True)])
-            p.grad = torch.sparse_coo_tensor(index.unsqueeze(0), whole.to(p.dtype), p.shape, check_invariants=False)
+            index, whole = (torch.cat([of_rank[k] for of_rank in found]) for found in (ats, parts))
+            whole = (whole / every).view(-1, *p.shape[1:]).to(p.dtype)
+            p.grad = torch.sparse_coo_tensor(index.unsqueeze(0), whole, p.shape, check_invariants=False) if len(index) else None
 
     def _sum(self, flat: Tensor) -> None:
         moved = self._sent(flat)
