@@ -17,13 +17,13 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs import ablations, agreement, boards, pictures, settings, sizes, streams, tables
+from docs import ablations, agreement, boards, living, pictures, settings, sizes, streams, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/results.md", "docs/config.md", "docs/rankers.md", "docs/leaderboard.md", "docs/tune.md",
-         "docs/losses.md", "docs/cs3.md", "docs/ranktower.md", "docs/events.md", "docs/operations.md")
+         "docs/losses.md", "docs/cs3.md", "docs/ranktower.md", "docs/events.md", "docs/operations.md", "docs/online.md")
 PARTS: dict[str, Callable[[], str]] = {**tables.TABLES, **boards.TABLES, **ablations.TABLES, **agreement.TABLES,
-                                         **streams.TABLES, **sizes.TABLES, **settings.SECTIONS}
+                                         **streams.TABLES, **sizes.TABLES, **living.TABLES, **settings.SECTIONS}
 _PART = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -60,7 +60,7 @@ def main() -> None:
             path.write_text(text)
     if options.check:
         sys.exit(bool(pages))
-    for picture in [*pictures.draw(), *boards.draw(), *ablations.draw()]:
+    for picture in [*pictures.draw(), *boards.draw(), *ablations.draw(), *living.draw()]:
         print(f"{picture.relative_to(ROOT)}: drawn")
 
 
