@@ -59,8 +59,8 @@ def draw() -> list[Path]:
     for n, name in enumerate(("p50", "p99")):
         at = found["seconds_to_in_force"][name]
         axes.axvline(at, color=MUTED, linestyle=":", linewidth=1.4)
-        axes.annotate(f"{name} {at:.1f} s", (at, 1), xycoords=("data", "axes fraction"), xytext=(4, -4 - 14 * n), textcoords="offset points",
-                      va="top", fontsize=9, color=MUTED)  # fmt: skip
+        axes.annotate(f"{name} {at:.1f} s", (at, 1), xycoords=("data", "axes fraction"), xytext=(4, -4 - 14 * n),
+                      textcoords="offset points", va="top", fontsize=9, color=MUTED)  # fmt: skip
     axes.set_xlabel("seconds")
     axes.set_ylabel("thousand rows")
     return [save(figure, IMAGES / "online-freshness.png")]
