@@ -37,6 +37,16 @@ class Moments:
         self._caches, self._role = caches, role
         self._keep = None if recall is None else milliseconds(recall.keep)
         self.known = 0
+        self._saved: int | None = None
+
+    @property
+    def far(self) -> bool:
+        """Whether what a crash would repeat nears what memories can be read back: a backlog goes through hours in seconds."""
+        return self._keep is not None and bool(self._caches) and self._saved is not None and self.known - self._saved > self._keep / 2
+
+    def saved(self) -> None:
+        """A checkpoint was written."""
+        self._saved = self.known
 
     def late(self, row: Row) -> bool:
         """Whether what was known when it was shown is not kept any more."""
@@ -50,6 +60,7 @@ class Moments:
     def at(self, rows: Sequence[Row], partition: int) -> Iterator[None]:
         """In it, memories are as they were when the first of the rows was shown, and what is blended is known at `known`, or later."""
         self.known = self.learns(rows)
+        self._saved = self.known if self._saved is None else self._saved
         asof = None if self._keep is None else min(r.impression.ts for r in rows)
         moment = Moment(asof, f"{self._role} {partition}", torch.tensor([place(r.source) for r in rows]), self.known)
         for cache in self._caches:

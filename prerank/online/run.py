@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prerank import build
 from prerank.config import Config, ConfigError, dump, load
 from prerank.data import prepare
 from prerank.datasets import resolve
+from prerank.online.intake import BACKOFF
 from prerank.online.roles import Role, check, check_together
 from prerank.online.told import Told
 from prerank.online.trainer import Trainer
+from prerank.store import SpaceError, StoreError
 from prerank.training.checkpoint import write_text
 from prerank.training.lock import locked
 from prerank.training.stop import stop_asked
@@ -34,7 +37,7 @@ def train_online(config: Config, *, role: Role = "two-tower", resume: bool = Fal
     until_empty   stop when the log has no more rows (of a full batch, in lockstep)
     told          called after every line of metrics
     Of several processes (torchrun) each reads partitions of its own, all learn together, and the first one writes, publishes and tells.
-    Raises ConfigError, DataError, DivergedError, LogError, FolderInUseError, GroupError.
+    Raises ConfigError, DataError, DivergedError, LogError, FolderInUseError, GroupError, StoreError.
     """
     if config.online is None:
         raise ConfigError("online: the config has no such section; it names the log of rows")
@@ -59,11 +62,38 @@ def train_online(config: Config, *, role: Role = "two-tower", resume: bool = Fal
                 _claim(folder, config, resume, overwrite)
             dataset = prepare(resolved.data)
         stop = held.enter_context(stop_asked())
-        trainer = Trainer(resolved, dataset, folder, role=role, lockstep=lockstep, resume=resume, overwrite=overwrite, say=say,
-                          together=together)  # fmt: skip
+
+        def begin(again: bool) -> Trainer:
+            return Trainer(resolved, dataset, folder, role=role, lockstep=lockstep, resume=resume or again,
+                           overwrite=overwrite and not again, say=say, together=together)  # fmt: skip
+
+        trainer = begin(again=False)
         if not rank:
             write_text(folder / "config.yaml", dump(config))
-        return trainer.run(lambda: bool(stop), until_empty=until_empty, told=told)
+        while True:
+            try:
+                return trainer.run(lambda: bool(stop), until_empty=until_empty, told=told)
+            except SpaceError:
+                raise
+            except StoreError as error:
+                if until_empty or processes > 1:  # several processes: who began them begins them again
+                    raise
+                trainer.close()
+                trainer = _when_back(error, lambda: begin(again=True), stop, say)
+
+
+def _when_back(error: StoreError, begin: Callable[[], Trainer], stop: Sequence[int], say: Callable[[str], None] | None) -> Trainer:
+    """Memories were away in the middle of a batch: it is learned again, from the last checkpoint, when they are there. Raises what it was
+    given when it is asked to stop."""
+    if say is not None:
+        say(f"{error}; going on from the last checkpoint when it is back")
+    pause = BACKOFF[0]
+    while not stop:
+        time.sleep(pause)
+        pause = min(2 * pause, BACKOFF[1])
+        with contextlib.suppress(StoreError):
+            return begin()
+    raise error
 
 
 def _claim(folder: Path, config: Config, resume: bool, overwrite: bool) -> None:

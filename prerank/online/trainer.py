@@ -204,10 +204,17 @@ class Trainer:
                 late, source = round(self.publisher.delay, 3), max(p.source for p in self.intake.learned.values())
                 self.told.updates.append((round(time.time(), 3), number, self.publisher.sequence, late, source))
 
+    def close(self) -> None:
+        """Let go of the log and of what is being copied, without a checkpoint: another trainer goes on from the last one."""
+        self.log.close()
+        if self.publisher is not None:
+            self.publisher.close()
+
     def save(self) -> None:
         """Checkpoint with the positions: one folder that appears whole."""
         self.saved.save(self.told, self.intake.learned)
         self.intake.commit()
+        self.moments.saved()
 
     def _take(self, stop: Callable[[], bool], until_empty: bool) -> list[Row | Correction]:
         """Our rows of one batch, when it is time: all have a full one in lockstep; else somebody has, or they have waited for
@@ -216,7 +223,7 @@ class Trainer:
         hurry = until_empty or (self.agreed.full and self.agreed.rows > 0)  # somebody has much to learn: who has nothing must not keep him
         self.intake.more(0.0 if hurry else min(wait, 0.2), self.told.batches)
         found = self.intake.found
-        due = not self.together.rank and time.monotonic() - self._saved >= milliseconds(self.online.checkpoint) / 1000
+        due = not self.together.rank and (time.monotonic() - self._saved >= milliseconds(self.online.checkpoint) / 1000 or self.moments.far)
         if broken := self.intake.broken():
             self.say(f"skipped {broken:,} entries that are no rows; is '{self.log.name}' what label waiting writes?")
         word = Word(len(found), self.intake.full, self.intake.waited(wait), bool(stop()), due, broken, self.intake.lag(),

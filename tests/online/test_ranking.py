@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ import torch
 
 from prerank.config import Config, ConfigError, Recall
 from prerank.data import DataError, prepare
-from prerank.online import Trainer, train_online
+from prerank.online import Told, Trainer, train_online
 from prerank.replay import replay
-from prerank.store import LmdbFile
+from prerank.store import LmdbFile, LmdbStore, StoreError
 from tests.online.world import N, config, fill, frame
 
 CMS = {"cts": {}, "cms": {"ranker": {"name": "mlp", "hidden": [8]}}}
@@ -73,6 +75,43 @@ def test_blends_are_made_once_through_any_crash(place: Path, role: Any) -> None:
         contents.append(_contents(store))
     assert contents[0] == contents[1]
     assert len(contents[0]) > 50
+
+
+def test_memories_that_were_away_in_the_middle_of_a_batch_lose_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {name: given(place, name, {**CMS, "store": f"lmdb:{place / name}.lmdb"}) for name in ("straight", "away")}
+    straight = train_online(settings["straight"], lockstep=True, until_empty=True)
+    calls, blend, said = [0], LmdbStore.blend, list[str]()
+
+    def away(self: LmdbStore, *given: Any, **options: Any) -> None:
+        calls[0] += 1
+        if calls[0] in (50, 51, 120):
+            raise StoreError("store 'memory': cannot be reached: it went away")
+        blend(self, *given, **options)
+
+    def ended(told: Told) -> None:
+        if told.rows == straight.rows and calls[0] > 0:
+            calls[0] = -1_000_000  # once: who is asked twice goes at once
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LmdbStore, "blend", away)
+        found = train_online(settings["away"], lockstep=True, say=said.append, told=ended)
+    assert found.rows == straight.rows
+    assert sum("going on from the last checkpoint when it is back" in line for line in said) == 3
+    assert _contents(place / "straight.lmdb") == _contents(place / "away.lmdb")
+
+
+def test_a_backlog_is_saved_as_often_as_memories_can_be_read_back(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty minutes of events in some seconds: a checkpoint for each five of them, where memories can be read back for ten."""
+    settings = given(place, "run", CMS, recall=Recall(tick="1m", keep="10m"))
+    (place / "run").mkdir()
+    trainer = Trainer(settings, prepare(settings.data), place / "run", lockstep=True)
+    known: list[int] = []
+    save = trainer.save
+    monkeypatch.setattr(trainer, "save", lambda: (known.append(trainer.moments.known), save()))
+    trainer.run(lambda: False, until_empty=True)
+    assert 8 <= len(known) <= 12
+    assert max(np.diff(known)) <= 5 * 60_000 + 2 * 64 * 1000
 
 
 def test_what_is_remembered_at_the_start_is_what_the_first_run_remembered(place: Path) -> None:
