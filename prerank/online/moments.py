@@ -48,6 +48,10 @@ class Moments:
         """A checkpoint was written."""
         self._saved = self.known
 
+    def writer(self, partition: int) -> str:
+        """Under which name the stores know who blends a partition's rows."""
+        return f"{self._role} {partition}"
+
     def late(self, row: Row) -> bool:
         """Whether what was known when it was shown is not kept any more."""
         return self._keep is not None and row.delay > self._keep
@@ -62,7 +66,7 @@ class Moments:
         self.known = self.learns(rows)
         self._saved = self.known if self._saved is None else self._saved
         asof = None if self._keep is None else min(r.impression.ts for r in rows)
-        moment = Moment(asof, f"{self._role} {partition}", torch.tensor([place(r.source) for r in rows]), self.known)
+        moment = Moment(asof, self.writer(partition), torch.tensor([place(r.source) for r in rows]), self.known)
         for cache in self._caches:
             cache.moment = moment
         try:

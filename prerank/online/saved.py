@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prerank.config import ConfigError
 from prerank.data.growing import GrowingVocabulary
 from prerank.metrics.running import PageHinkley, Running
 from prerank.online.catalogue import Catalogue
 from prerank.online.moments import Moments
 from prerank.online.roles import caches
+from prerank.online.start import filled
 from prerank.online.told import Told
 from prerank.store import MemoryStore
 from prerank.stream import Position, Source
@@ -52,7 +54,7 @@ class Saved:
         group.wait()
 
     def load(self, told: Told) -> dict[int, Position] | None:
-        """Raises ConfigError for a checkpoint that is damaged."""
+        """Raises ConfigError for a checkpoint that is damaged, or whose memories outside have lost what it knows of; StoreError."""
         found = checkpoint.load(self.folder)
         if found is None:
             return None
@@ -76,6 +78,10 @@ class Saved:
         self.catalogue.of_users.load(state["met"]["user"])
         self.catalogue.of_items.load(state["met"]["item"])
         self._positions = {int(p): Position(offset, Source(*source)) for p, (offset, *source) in state["positions"].items()}
+        for name, upto in self._blended().items():
+            if upto < state.get("blended", {}).get(name, -1):
+                place = name.rpartition(", by ")[0]
+                raise ConfigError(f"synergy.store, '{place}': lost what this run blended into it; put it back, or begin with --overwrite")
         return self._positions
 
     def _write(self, told: Told, tensors: dict[str, Tensor]) -> None:
@@ -84,10 +90,15 @@ class Saved:
         for i, store in enumerate(self._stores):
             tensors |= {f"history/{i}/{k}": v for k, v in store.history_tensors().items()}
         state = {"positions": {p: [offset, *source] for p, (offset, source) in sorted(self._positions.items())},
-                 "drift": self.drift.state(), "known": self.moments.known,
+                 "drift": self.drift.state(), "blended": self._blended(), "known": self.moments.known,
                  "met": {"user": self.catalogue.of_users.met, "item": self.catalogue.of_items.met},
                  **{name: getattr(told, name) for name in COUNTED}}  # fmt: skip
         checkpoint.save(self.folder, tensors, state)
+
+    def _blended(self) -> dict[str, int]:
+        """How far each store outside that we fill has got, by its name and ours. Raises StoreError."""
+        writers = [self.moments.writer(p) for p in self._positions]
+        return {f"{store.name}, by {writer}": store.done(writer).upto for store in filled(self.pair) for writer in writers}
 
     def _vocabularies(self) -> dict[str, Tensor]:
         """Growing vocabularies as the bytes of their files, so that they lie in the same folder as the weights."""

@@ -46,7 +46,7 @@ def start(pair: Pair, folder: Path, role: Role) -> None:
 
 def begin_outside(pair: Pair, resume: bool, overwrite: bool) -> None:
     """Stores outside that this role fills, opened; a first run begins with empty ones. Raises ConfigError, StoreError."""
-    for store in _filled(pair):
+    for store in filled(pair):
         store.begin()
         if overwrite:
             store.clear()
@@ -55,7 +55,8 @@ def begin_outside(pair: Pair, resume: bool, overwrite: bool) -> None:
                               "or name another place")  # fmt: skip
 
 
-def _filled(pair: Pair) -> list[Outside]:
+def filled(pair: Pair) -> list[Outside]:
+    """Stores outside that this role fills."""
     return [store for memory in (*getattr(pair.main.model, "memories", ()), *pair.taught) for store in memory.outside()]
 
 
@@ -65,7 +66,7 @@ def _fill(pair: Pair, held: dict[str, Tensor]) -> None:
     for name, tensor in held.items():
         if match := _HELD.fullmatch(name):
             found.setdefault(f"prerank {match[1]}" + (", negative" if match[2] == "1" else ""), {})[match[3]] = tensor
-    for store in _filled(pair):
+    for store in filled(pair):
         if store.name in found and not len(store):
             memory = found[store.name]
             seen = memory["counts"].nonzero().flatten()

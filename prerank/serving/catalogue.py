@@ -67,7 +67,8 @@ class Catalogue:
         if not len(ids):
             return self
         if self.integer:
-            parts: Any = np.concatenate([[] if self.extra is None else self.extra.ids, ids]).astype(np.int64)
+            known = np.empty(0, np.int64) if self.extra is None else self.extra.ids
+            parts: Any = np.concatenate([known, np.asarray(ids, np.int64)])  # never through floats: ids may lie above 2^53
         else:
             parts = [*([] if self.extra is None else self.extra.ids), *ids]
         hidden = None if self.hidden is None else np.concatenate([self.hidden, np.zeros(len(ids), bool)])

@@ -21,7 +21,7 @@ from prerank.serving import messages
 from prerank.serving.messages import MEDIA, MessageError, Problem
 from prerank.serving.recorder import Recorder
 from prerank.stream import LogError, Rejected, key_of, typed
-from prerank.stream.event import decode
+from prerank.stream.event import Tick, decode
 
 MOST = 10_000  # events of a call
 
@@ -80,6 +80,8 @@ def route(recorder: Recorder | None, schema: Callable[[], Schema]) -> HTTPRouteH
             event = decode(data, decoder)
             if isinstance(event, Rejected):
                 rejected.append(Refusal(i, event.reason, event.detail))
+            elif isinstance(event, Tick):
+                rejected.append(Refusal(i, "tick", "the time of everybody is not a client's to move"))
             else:
                 accepted.append(data)
                 keys.append(key_of(event))

@@ -43,8 +43,17 @@ class LmdbFile:
             self.env: Any = self._lmdb.open(os.fspath(path), map_size=map_size, subdir=False, max_dbs=64, sync=sync, metasync=sync)
             self._meta = self.env.open_db(b"spaces")
             self.writers = self.env.open_db(b"writers")
+            self._inode = self.path.stat().st_ino
         except (self._lmdb.Error, OSError) as error:
             raise StoreError(f"store '{path}': cannot be opened: {error}") from None
+
+    @property
+    def there(self) -> bool:
+        """Whether the file still lies where it was opened: one that was removed can be written for ever, and is lost with the process."""
+        try:
+            return self.path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     def store(self, name: str, width: int, space: str, history: History | None = None) -> LmdbStore:
         """The store of a name. Raises StoreError when what the file holds under it is of another width, space or history.
@@ -110,7 +119,9 @@ class LmdbStore:
             raise StoreError(f"store '{self.name}': cannot be written: {error}") from None
 
     def done(self, writer: str) -> Done:
-        """How far a writer has come."""
+        """How far a writer has come. Raises StoreError when the file was removed."""
+        if not self._file.there:
+            raise StoreError(f"store '{self.name}': its file is not there any more")
         with self._env.begin() as transaction:
             return self._marker(transaction, writer).done
 

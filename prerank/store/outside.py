@@ -58,7 +58,7 @@ class Outside:
 
     def done(self, writer: str) -> Done:
         """How far a writer has come. Raises StoreError."""
-        return self.opened(make=True).done(writer)
+        return self.opened().done(writer)
 
     def clear(self) -> None:
         """Forget everything. Raises StoreError."""
@@ -89,8 +89,10 @@ class Outside:
 def _file(path: Path, make: bool) -> LmdbFile:
     path = path.resolve()
     found = _FILES.get(path)
-    if found is None:
+    if found is None or not found.there:
         if not make and not path.exists():
             raise StoreError(f"store '{path}': is not there")
+        if found is not None:
+            found.close()  # it was removed, and another lies in its place
         found = _FILES[path] = LmdbFile(path)
     return found

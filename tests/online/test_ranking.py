@@ -16,7 +16,7 @@ from prerank.config import Config, ConfigError, Recall
 from prerank.data import DataError, prepare
 from prerank.online import Told, Trainer, train_online
 from prerank.replay import replay
-from prerank.store import LmdbFile, LmdbStore, StoreError
+from prerank.store import LmdbFile, LmdbStore, Outside, StoreError
 from tests.online.world import N, config, fill, frame
 
 CMS = {"cts": {}, "cms": {"ranker": {"name": "mlp", "hidden": [8]}}}
@@ -126,6 +126,22 @@ def test_what_is_remembered_at_the_start_is_what_the_first_run_remembered(place:
     for a, b in zip(trainer.moments._caches, other.moments._caches, strict=True):
         assert torch.equal(a.store.get(ids).vectors, b.store.get(ids).vectors)
     assert sum(len(c.store) for c in other.moments._caches) > 100
+
+
+def test_memories_that_were_lost_are_not_gone_on_without(place: Path) -> None:
+    settings = given(place, "run", {**CMS, "store": f"lmdb:{place / 'memory.lmdb'}"})
+    (place / "run").mkdir()
+    trainer = Trainer(settings, prepare(settings.data), place / "run")
+    trainer.learn(trainer._take(lambda: False, True))
+    trainer.save()
+    (place / "memory.lmdb").unlink()
+    with pytest.raises(StoreError, match="its file is not there any more"):  # nor written on into a file that nobody sees
+        trainer.save()
+    with pytest.raises(StoreError, match="is not there"):
+        Trainer(settings, prepare(settings.data), place / "run")
+    Outside(f"lmdb:{place / 'memory.lmdb'}", "another", 4, "space").begin()
+    with pytest.raises(ConfigError, match="lost what this run blended into it; put it back"):
+        Trainer(settings, prepare(settings.data), place / "run")
 
 
 def test_a_store_of_somebody_else_is_not_begun_with(place: Path) -> None:
