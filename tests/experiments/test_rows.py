@@ -128,7 +128,9 @@ def test_from_the_server_to_the_comparison(tmp_path):
         client.score(ids, user=data.user_ids[0], k=10, arm="new")
         logged = "prerank_logged_events_total"
         wait(lambda: f"{logged} 3010.0" in httpx.get(f"{url}/metrics").text)
-        client.send([Tick(ts=now() + 60_000)])
+    log = open_log(events)
+    log.append([msgspec.json.encode(Tick(ts=now() + 60_000))])
+    log.close()
     run = CliRunner().invoke
     waited = run(app, ["events", "wait", events, "--to", rows, "--state", str(tmp_path / "labels"), "--kind", "click=10s", "--until-end",
                        "--lateness", "1s"])  # fmt: skip

@@ -22,6 +22,8 @@ from tests.serving.test_http import counted
 from tests.serving.world import server, threaded
 from tests.stream.servers import Brokers, RedisServer
 
+CLICK = {"type": "feedback", "request": 1, "item": 5, "ts": 5, "kind": "click"}
+
 
 def events(log: Log | str) -> list[Any]:
     """All of a log, partition by partition."""
@@ -114,7 +116,7 @@ def test_a_log_that_is_away_costs_no_answer_and_is_found_again(served, data, red
         health = client.health()
         assert health["status"] == "degraded"
         assert health["why"][0].startswith("log: ")
-        refused = httpx.post(f"{address}/events", json={"type": "tick", "ts": 5})
+        refused = httpx.post(f"{address}/events", json=CLICK)
         assert refused.status_code == 503
         assert "is away, send them again" in refused.json()["detail"]
         redis_server.start()
@@ -151,7 +153,7 @@ def test_what_does_not_fit_is_dropped_and_counted(served, data, tmp_path, monkey
 def test_nobody_is_told_the_password(served, data):
     with threaded(served[0], log="redis://me:sesame@127.0.0.1:1/0?log=events") as address, Client(address) as client:
         client.score(data.item_ids.to_list()[:3])
-        refused = httpx.post(f"{address}/events", json={"type": "tick", "ts": 5})
+        refused = httpx.post(f"{address}/events", json=CLICK)
         assert refused.status_code == 503
         assert "sesame" not in refused.text + str(wait(client.health)["why"])
     assert Recorder("redis://me:sesame@127.0.0.1:1/0?log=events", Measures())._log.name == "redis://127.0.0.1:1/0?log=events"
