@@ -103,3 +103,11 @@ def test_a_log_that_hangs_refuses_events_and_answers_scores(served, data, tmp_pa
                 statuses = Counter(one.result().status_code for one in waiting)
         assert statuses == {200: 100, 503: 5}
         writer.close()
+
+
+def test_a_tick_is_no_clients_to_send(running):
+    url, log = running
+    before = len(events(log))
+    told = post(url, json=[{"type": "tick", "ts": 5}]).json()
+    assert (told["accepted"], told["rejected"][0]["reason"]) == (0, "tick")
+    assert len(events(log)) == before
