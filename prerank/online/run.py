@@ -22,6 +22,7 @@ from prerank.online.roles import Role, check, check_together
 from prerank.online.told import Told
 from prerank.online.trainer import Trainer
 from prerank.store import SpaceError, StoreError
+from prerank.stream import open_log
 from prerank.training.checkpoint import write_text
 from prerank.training.lock import locked
 from prerank.training.stop import stop_asked
@@ -44,6 +45,8 @@ def train_online(config: Config, *, role: Role = "two-tower", resume: bool = Fal
     resolved = config.model_copy(update={"data": resolve(config.data)})
     build.check_terms(config, resolved.data, resolved.data.schema_())
     check(resolved, role)
+    if until_empty:
+        open_log(config.online.rows, create=False).close()  # of what is not there, nothing is to be learned
     rank, processes = launched()
     check_together(resolved, processes)
     folder, publish = Path(config.output), config.online.publish

@@ -51,8 +51,8 @@ def begin_outside(pair: Pair, resume: bool, overwrite: bool) -> None:
         if overwrite:
             store.clear()
         elif len(store) and not resume:
-            raise ConfigError(f"synergy.store: {store!r} holds {len(store):,} ids already; go on with --resume, empty it with --overwrite, "
-                              "or name another place")  # fmt: skip
+            raise ConfigError(f"synergy.store '{store.address}': '{store.name}' holds {len(store):,} ids already; go on with --resume, "
+                              "empty it with --overwrite, or name another place")  # fmt: skip
 
 
 def filled(pair: Pair) -> list[Outside]:

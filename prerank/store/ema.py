@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prerank.store.contract import Memory, SpaceError, Store, StoreError, check_decay
+from prerank.store.contract import Memory, Store, check_decay
 from prerank.store.moment import Moment
-from prerank.store.outside import Outside
 from prerank.store.stamp import Stamp
 
 HOUR = 3_600_000  # milliseconds
@@ -60,17 +59,6 @@ class EmaCache(nn.Module):
             with torch.inference_mode(False):  # whatever reads it first, a gradient may come by it
                 self._found = self.moment, ids, self.store.get(ids, self.moment.asof)
         return self._found[2]
-
-    def cold(self) -> str | None:
-        """Why a store outside the model has nothing to tell: it cannot be reached, or is empty. Raises SpaceError."""
-        if not isinstance(self.store, Outside):
-            return None
-        try:
-            return None if len(self.store) else f"{self.store!r} holds nothing"
-        except SpaceError:
-            raise
-        except StoreError as error:
-            return str(error)
 
     def age(self, memory: Memory) -> Tensor:
         """Hours from when an id was last written to the moment, or to the latest write of all; 0 for one never seen.  # [n] float32"""

@@ -257,3 +257,10 @@ def test_users_are_encoded_once_for_what_they_were_served_as_and_nobody_is_someb
     tab = columns.catalogue.encoders["tab"]
     assert batch.user["tab"].tolist() == tab.encode([0, 1, 1, 0]).tolist()
     assert Columns(Catalogue(prepare(given.data)), given.data, dedup=False).batch(rows).user_index.tolist() == list(range(6))
+
+
+def test_a_log_that_is_not_there_has_no_end(place: Path) -> None:
+    with pytest.raises(LogError, match=r"nothere.db': there is no such file"):
+        train_online(config(place, **{"online.rows": f"sqlite:///{place / 'nothere.db'}"}), until_empty=True)
+    assert not (place / "nothere.db").exists()
+    assert not (place / "run/config.yaml").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prerank.store import EmaCache, Outside, SpaceError, StoreError
+from prerank.store import Outside, SpaceError, StoreError
 
 
 def write(store: Outside, id: int) -> None:
@@ -38,14 +38,14 @@ def test_another_space_or_width_is_refused(tmp_path: Path) -> None:
     write(Outside(f"lmdb:{tmp_path}/m.lmdb", "a", 2, "s"), 1)
     for width, space in ((2, "t"), (3, "s")):
         with pytest.raises(SpaceError, match=f"must be of width and space '{width} {space}'; it holds '2 s'"):
-            EmaCache(Outside(f"lmdb:{tmp_path}/m.lmdb", "a", width, space)).cold()
+            len(Outside(f"lmdb:{tmp_path}/m.lmdb", "a", width, space))
 
 
-def test_what_cannot_be_reached_or_is_empty_is_cold(tmp_path: Path) -> None:
+def test_what_cannot_be_reached_says_so(tmp_path: Path) -> None:
     store = Outside(f"lmdb:{tmp_path}/m.lmdb", "a", 2, "s")
-    assert "is not there" in (EmaCache(store).cold() or "")
+    with pytest.raises(StoreError, match="is not there"):
+        len(store)
     store.begin()
-    assert "holds nothing" in (EmaCache(store).cold() or "")
-    write(store, 1)
-    assert EmaCache(store).cold() is None
-    assert "cannot be reached" in (EmaCache(Outside("redis://127.0.0.1:1/0", "a", 2, "s")).cold() or "")
+    assert len(store) == 0
+    with pytest.raises(StoreError, match="cannot be reached"):
+        len(Outside("redis://127.0.0.1:1/0", "a", 2, "s"))
