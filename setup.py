@@ -1,6 +1,6 @@
-"""Builds the two C extensions; everything else is said in pyproject.toml.
+"""Builds the three C extensions; everything else is said in pyproject.toml.
 
-`optional=True`: where there is no C compiler the install still succeeds, and scoring takes the slower torch path.
+`optional=True`: where there is no C compiler the install still succeeds, and scoring and training take the slower torch path.
 """
 
 from setuptools import Extension, setup
@@ -20,6 +20,13 @@ setup(
             depends=["prerank/serving/_player_linear.h"],
             libraries=["m"],
             extra_compile_args=["-O3", "-std=gnu11", "-Wno-psabi"],
+            optional=True,
+        ),
+        Extension(
+            "prerank.layers._normed",
+            sources=["prerank/layers/_normed.c"],
+            libraries=["m"],
+            extra_compile_args=["-O3", "-std=gnu11", "-Wno-psabi", "-fno-math-errno"],
             optional=True,
         ),
     ]

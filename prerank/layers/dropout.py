@@ -24,7 +24,7 @@ class Dropout(nn.Module):
         if not 0 <= p < 1:
             raise ValueError(f"dropout: must be in [0, 1); got {p}")
         self.p = p
-        self._dropped = min(round(p * PARTS), PARTS - 1)
+        self.dropped = min(round(p * PARTS), PARTS - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.p:
@@ -33,7 +33,7 @@ class Dropout(nn.Module):
             return functional.dropout(x, self.p, True)
         count = x.numel()
         bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count].view(x.shape)
-        return x * (bits >= self._dropped - PARTS // 2).to(x.dtype).mul_(PARTS / (PARTS - self._dropped))
+        return x * (bits >= self.dropped - PARTS // 2).to(x.dtype).mul_(PARTS / (PARTS - self.dropped))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prerank.layers.dropout import Dropout
 from prerank.layers.linear import Linear
+from prerank.layers.normed import fits, normed_relu
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "tanh": nn.Tanh, "leaky_relu": nn.LeakyReLU}
 
@@ -59,10 +60,11 @@ class FullyConnected(nn.Module):
 
     def behind(self, x: Tensor) -> Tensor:
         """What comes behind the linear layer: [.., outputs] -> the same."""
-        x = self.norm(x)
         if self.training and isinstance(self.norm, nn.BatchNorm1d) and isinstance(self.activation, nn.ReLU):
-            return self.dropout(x.relu_())  # BatchNorm's backward reads its input, never its output: it may be overwritten
-        return self.dropout(self.activation(x))
+            if fits(x, self.norm):
+                return normed_relu(x, self.norm, self.dropout.dropped if isinstance(self.dropout, Dropout) else 0)
+            return self.dropout(self.norm(x).relu_())  # BatchNorm's backward reads its input, never its output: it may be overwritten
+        return self.dropout(self.activation(self.norm(x)))
 
 
 class MLP(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from prerank.batch import Batch, Output
 from prerank.losses.objective import Term
+from prerank.losses.partition import log_partition
 
 
 def info_nce(logits: Tensor, labels: Tensor, *, where: Tensor | None = None) -> Tensor:
@@ -61,14 +62,21 @@ class ContrastiveTerm(Term):
         index = next(i for i, g in enumerate(output.groups) if g.objective == self.objective)
         group, users, items = output.groups[index], output.user.groups[index], output.item.groups[index]
         last = users[:, users.shape[1] - group.user_heads // group.levels :]  # M_u^L  [U, H, K]
-        pairs = torch.stack([batch.user_index[rows], batch.item_index[rows, columns]], dim=1)
-        sim = similarity(last.index_select(0, pairs[:, 0]), items)  # [P, N]
-        return F.cross_entropy(sim.float() / self.temperature, pairs[:, 1])
+        user, own = batch.user_index[rows], batch.item_index[rows, columns]  # [P]
+        if last.shape[1] != items.shape[1]:
+            return F.cross_entropy(mean_maxsim(last.index_select(0, user), items).float() / self.temperature, own)
+        u, v = unit(last) / self.temperature, unit(items)  # [U, H K], [N, H K]
+        attracted = (u.index_select(0, user) * v.index_select(0, own)).sum()
+        positives = torch.bincount(user, minlength=len(u))  # a user's positives share one sum over the items
+        return (log_partition(u.to(last.dtype), v.to(items.dtype), positives) - attracted) / rows.numel()
 
 
-def similarity(users: Tensor, items: Tensor) -> Tensor:
-    """[P, Hu, K], [N, Hi, K] -> [P, N]: cosine of the flattened heads, or mean MaxSim of unit heads where Hu != Hi."""
-    if users.shape[1] == items.shape[1]:
-        return F.normalize(users.flatten(1), dim=1) @ F.normalize(items.flatten(1), dim=1).T
+def unit(heads: Tensor) -> Tensor:
+    """[rows, H, K] -> [rows, H K] of length 1, at least in float32."""
+    return F.normalize(heads.flatten(1).to(torch.promote_types(heads.dtype, torch.float32)), dim=1)
+
+
+def mean_maxsim(users: Tensor, items: Tensor) -> Tensor:
+    """[P, Hu, K], [N, Hi, K] -> [P, N]: mean over unit user heads of the largest cosine with an item head."""
     u, v = F.normalize(users, dim=2), F.normalize(items, dim=2)
     return torch.einsum("phk,njk->pnhj", u, v).amax(dim=3).mean(dim=2)

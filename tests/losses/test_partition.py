@@ -1,0 +1,64 @@
+"""log sum exp of all products: against torch's own, in value and gradient, in stripes and in one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from prerank.losses import partition
+from prerank.losses.partition import log_partition
+
+
+def tables(u: int, n: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(u * 1000 + n)
+    users, items = (torch.randn(rows, 7, generator=generator, dtype=dtype).requires_grad_() for rows in (u, n))
+    return users, items, torch.randint(0, 3, (u,), generator=generator)
+
+
+@pytest.mark.parametrize(("u", "n"), [(1, 1), (5, 3), (64, 64), (65, 63), (200, 130)])
+@pytest.mark.parametrize("stripe", [1, 1 << 19], ids=["stripes", "whole"])
+def test_value_and_gradients_are_those_of_logsumexp(u: int, n: int, stripe: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "STRIPE", stripe)
+    users, items, weights = tables(u, n)
+    got = log_partition(users, items, weights)
+    found = torch.autograd.grad(3 * got, (users, items))
+    want = (weights * torch.logsumexp(users @ items.T, dim=1)).sum()
+    assert got.item() == pytest.approx(want.item(), rel=1e-12)
+    for a, b in zip(found, torch.autograd.grad(3 * want, (users, items)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_gradients_against_finite_differences() -> None:
+    users, items, weights = tables(6, 4)
+    assert torch.autograd.gradcheck(lambda u, v: log_partition(u, v, weights), (users, items))
+
+
+def test_large_products_stay_finite() -> None:
+    users, items, weights = tables(9, 5, torch.float32)
+    value = log_partition(users * 1e3, items * 1e3, weights)
+    value.backward()
+    assert torch.isfinite(value)
+    assert users.grad is not None
+    assert torch.isfinite(users.grad).all()
+
+
+def test_half_precision_sums_in_float32() -> None:
+    users, items, weights = tables(100, 90, torch.float32)
+    exact = log_partition(users.detach(), items.detach(), weights)
+    half = [t.detach().bfloat16().requires_grad_() for t in (users, items)]
+    value = log_partition(half[0], half[1], weights)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(exact.item(), rel=5e-3)
+    assert half[0].grad is not None
+    assert half[0].grad.dtype == torch.bfloat16
+
+
+def test_rows_of_weight_zero_are_nothing() -> None:
+    users, items, _ = tables(8, 5)
+    weights = torch.zeros(8, dtype=torch.int64)
+    value = log_partition(users, items, weights)
+    value.backward()
+    assert value.item() == 0.0
+    assert users.grad is not None
+    assert users.grad.abs().sum() == 0
