@@ -80,8 +80,8 @@ class Training(Strict):
     average: Beta | None = Field(None, description="decay of averaged weights, which are then validated, kept and served; null: none")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast")
     matmul: Literal["auto", "highest", "medium"] = Field(
-        "auto", description="products of fp32 numbers; medium: oneDNN, twice as fast on AMD, rounded to bf16 on a CPU with AMX; auto: medium "
-        "where it does not round, else highest"
+        "auto", description="products of fp32 numbers; medium: oneDNN, twice as fast on AMD, rounded to bf16 on a CPU with AMX; "
+        "auto: medium where it does not round, else highest"
     )  # fmt: skip
     threads: int | None = Field(None, ge=1, le=1024, description="torch threads; default: torch's own")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")

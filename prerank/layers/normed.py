@@ -3,8 +3,9 @@
     if fits(x, norm):
         y = normed_relu(x, norm, dropped)
 
-Apart they were half of a ranker's training time: eight passes over [rows, width] and a mask to keep. Together, in C (`_normed.c`), they are two
-passes forward and two back. The values are those of the three modules, statistics summed more exactly; only the draws of dropout are others.
+Apart they were half of a ranker's training time: eight passes over [rows, width] and a mask to keep. Together, in C (`_normed.c`),
+they are two passes forward and two back. The values are those of the three modules, statistics summed more exactly; only the draws of
+dropout are others.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def fits(x: Tensor, norm: nn.BatchNorm1d) -> bool:
 def normed_relu(x: Tensor, norm: nn.BatchNorm1d, dropped: int = 0) -> Tensor:
     """dropout(relu(norm(x))): [rows, width] -> the same; updates the running statistics as `norm` would.
 
-    dropped   a number is 0 with probability dropped / 65,536, the others are divided by the chance that they stay. What is drawn follows from
-              torch's generator.
+    dropped   a number is 0 with probability dropped / 65,536, the others are divided by the chance that they stay. What is drawn
+              follows from torch's generator.
     """
     key = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None)) % 2**64 if dropped else 0
     y, mean, var = _NormedRelu.apply(x, norm.weight, norm.bias, norm.eps, dropped, key)

@@ -2,9 +2,9 @@
 
     log_partition(users, items, weights) = sum_u w_u log sum_n exp <u_u, v_n>
 
-Contrastive losses want it of every user of a batch against every item of it: at 2,500 x 1,600 that is four passes over 16 MB each way, more
-than both towers cost. Here a stripe of rows is made, turned into its share of the value and of both gradients while it lies in the cache, and
-forgotten: memory is a stripe's, and the products are made once.
+Contrastive losses want it of every user of a batch against every item of it: at 2,500 x 1,600 that is four passes over 16 MB each
+way, more than both towers cost. Here a stripe of rows is made, turned into its share of the value and of both gradients while it lies in
+the cache, and forgotten: memory is a stripe's, and the products are made once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 STRIPE = 1 << 19  # products at a time: 2 MiB of fp32
-ROUND = 64  # items are filled up to a multiple of it: oneDNN compiles a kernel for every shape it meets, and theirs changes with every batch
+# Rows and items are filled up to a multiple of it: oneDNN compiles a kernel for every shape, and theirs changes with every batch.
+ROUND = 64
 
 
 def log_partition(users: Tensor, items: Tensor, weights: Tensor) -> Tensor:
