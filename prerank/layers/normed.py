@@ -37,7 +37,7 @@ def normed_relu(x: Tensor, norm: nn.BatchNorm1d, dropped: int = 0) -> Tensor:
     dropped   a number is 0 with probability dropped / 65,536, the others are divided by the chance that they stay. What is drawn
               follows from torch's generator.
     """
-    key = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None)) % 2**64 if dropped else 0
+    key = int(torch.empty((), dtype=torch.int64).random_()) if dropped else 0
     y, mean, var = _NormedRelu.apply(x, norm.weight, norm.bias, norm.eps, dropped, key)
     if norm.track_running_stats:
         assert norm.running_mean is not None
