@@ -2,8 +2,8 @@
 
     record = leaderboard("configs/leaderboards/ml1m-honest.yaml", jobs=2)       # results/leaderboard-ml1m-honest.json and .md
 
-The JSON is made anew from the run folders each time; only latencies and comparisons, which take minutes, are kept while the
-trainings that they are of stay the same.
+The JSON is made anew from the run folders each time; latencies and comparisons, which take minutes, are kept while the trainings that
+they are of stay the same, and so are rows whose trainings are on another machine (`carried.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prerank import build
 from prerank.config import ConfigError
 from prerank.data import prepare
 from prerank.datasets import recipe, resolve
-from prerank.leaderboard import latency, pool, pooled, summary, tables
+from prerank.leaderboard import carried, latency, pool, pooled, summary, tables
 from prerank.leaderboard.board import Board, Entry, load
 from prerank.leaderboard.pool import Job
 from prerank.leaderboard.show import Show
@@ -73,31 +73,56 @@ def leaderboard(path: str | Path, *, only: str = "", seeds: int | None = None, j
 
 def _record(board: Board, path: Path, trained: Sequence[Trained], before: dict[str, Any], measure: bool, again: bool,
             console: Console) -> dict[str, Any]:  # fmt: skip
-    rows = [summary.row(t, board) for t in trained]
-    ready = [t for t in trained if t.finished]
+    away = set(carried.labels(trained, before))
+    rows = [carried.row(t.entry.label, before) if t.entry.label in away else summary.row(t, board) for t in trained]
+    ready = [t for t in trained if t.finished and t.entry.label not in away]
+    names = {t.entry.label: [t.folders[s].name for s in t.finished] for t in ready} | {label: before["trainings"][label] for label in away}
     objectives = list(next((r["test"] for r in rows if r["seeds"]), _labels(trained[0].entry)))
     record: dict[str, Any] = {
         "leaderboard": path.stem, "title": board.title, "protocol": board.protocol, "leaky": board.leaky, "baseline": board.baseline,
         "command": shlex.join(["prerank", *sys.argv[1:]]), "machine": machine(), "versions": versions(),
         "objectives": objectives, "candidates": list(latency.SHOWN), "bars": [bar.model_dump() for bar in board.bars], "rows": rows,
-        "trainings": {t.entry.label: [t.folders[s].name for s in t.finished] for t in ready},
+        "trainings": {t.entry.label: names[t.entry.label] for t in trained if t.entry.label in names},
+        "here": [t.entry.label for t in ready],
     }  # fmt: skip
-    if before.get("trainings") == record["trainings"] and before.get("baseline") == board.baseline:
+    nothing_new = set(record["here"]) <= set(before.get("here", before.get("trainings", ())))
+    if before.get("trainings") == record["trainings"] and before.get("baseline") == board.baseline and nothing_new:
         record |= {name: before.get(name, {}) for name in ("compared", "compared_in_pool")}
     else:
         console.print(f"comparing {len(ready)} rows", highlight=False)
         record["compared"] = summary.compared(ready, board)
         folders = {t.entry.label: [t.folders[seed] for seed in t.finished] for t in ready}
-        record["compared_in_pool"] = pooled.compared(folders, rows, board.baseline)
+        record["compared_in_pool"] = pooled.compared(folders, [r for r in rows if r["label"] in folders], board.baseline)
+        if away:
+            _join(record, before, names)
     firsts = {t.entry.label: t.folders[t.finished[0]] for t in ready}
-    of = {label: folder.name for label, folder in firsts.items()}
+    of = {label: found[0] for label, found in names.items()}
     record["latency"] = before["latency"] if not again and before.get("latency", {}).get("of") == of else {"of": of}
     if measure and "machine" not in record["latency"]:
-        found = latency.measure(firsts, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
-        record["latency"] = {"of": of, "machine": machine(), "rows": found}
+        times = latency.measure(firsts, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
+        record["latency"] = {"of": of, "machine": machine(), "rows": _latencies_of(away, before) | times}
     for row in rows:
         row["latency"] = record["latency"].get("rows", {}).get(row["label"])
     return record
+
+
+def _join(record: dict[str, Any], before: dict[str, Any], names: dict[str, list[str]]) -> None:
+    """Comparisons of the record before whose sides are the same trainings still, beside those made now."""
+    if before.get("baseline") != record["baseline"]:
+        return
+    unchanged = {label for label, known in before["trainings"].items() if names.get(label) == known}
+    kinds = {row["label"]: row["kind"] for row in record["rows"]}
+    record["compared"] = carried.compared(record["compared"], before.get("compared", {}), "auc_of_mean", unchanged, kinds)
+    pools = [{name: {"rows": rows} for name, rows in r.get("compared_in_pool", {}).items()} for r in (record, before)]
+    joined = carried.compared(*pools, "value", unchanged, {})
+    record["compared_in_pool"] = {name: found["rows"] for name, found in joined.items()}
+
+
+def _latencies_of(labels: set[str], before: dict[str, Any]) -> dict[str, Any]:
+    """Latencies of rows that are away, where they can be compared with what is measured here: the processor was the same."""
+    known = before.get("latency", {})
+    same = known.get("machine", {}).get("cpu") == machine()["cpu"]
+    return {label: times for label, times in known.get("rows", {}).items() if label in labels} if same else {}
 
 
 def unfinished(entries: Sequence[Entry], numbers: Sequence[int], runs: Path) -> list[Job]:

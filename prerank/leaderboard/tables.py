@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prerank.leaderboard import carried
 from prerank.metrics import rela_impr
 from prerank.report import Column, Spread, Table, spread
 from prerank.report.tables import Value
@@ -117,6 +118,7 @@ def markdown(record: Record) -> str:
         parts.append(pool.markdown().strip())
     if any(row["seeds"] for row in record["rows"]):
         parts.append(cost(record).markdown().strip())
+    parts += [away] if (away := carried.said(record["rows"])) else []
     parts += [f"{row['label']}: {row['status']}: {why}" for row in record["rows"] for why in row["why"]]
     return "\n\n".join(parts) + "\n"
 
