@@ -113,8 +113,8 @@ def _join(record: dict[str, Any], before: dict[str, Any], names: dict[str, list[
     unchanged = {label for label, known in before["trainings"].items() if names.get(label) == known}
     kinds = {row["label"]: row["kind"] for row in record["rows"]}
     record["compared"] = carried.compared(record["compared"], before.get("compared", {}), "auc_of_mean", unchanged, kinds)
-    pools = [{name: {"rows": rows} for name, rows in r.get("compared_in_pool", {}).items()} for r in (record, before)]
-    joined = carried.compared(*pools, "value", unchanged, {})
+    new, old = ({name: {"rows": rows} for name, rows in r.get("compared_in_pool", {}).items()} for r in (record, before))
+    joined = carried.compared(new, old, "value", unchanged, {})
     record["compared_in_pool"] = {name: found["rows"] for name, found in joined.items()}
 
 
