@@ -34,7 +34,7 @@ class Lists(NamedTuple):
     keys: Tensor  # [R] id * tokens + token, ascending
     tokens: Tensor  # [R]
     ids: Tensor  # [R] in order of token
-    place: Tensor  # [R] where those stand among the keys
+    rank: Tensor  # [R] where the interaction of each key stands in that order
     start_of_id: Tensor  # [ids] where an id's interactions start
     start_of_token: Tensor  # [tokens]
     counts: Tensor  # [ids] float
@@ -45,7 +45,8 @@ class Lists(NamedTuple):
         ids, tokens = keys // n_tokens, keys % n_tokens
         place = tokens.argsort(stable=True)
         per_id, per_token = torch.bincount(ids, minlength=n_ids), torch.bincount(tokens, minlength=n_tokens)
-        return cls(keys, tokens, ids[place], place, per_id.cumsum(0) - per_id, per_token.cumsum(0) - per_token, per_id.float())
+        rank = torch.empty_like(place).scatter_(0, place, torch.arange(len(place), device=place.device))
+        return cls(keys, tokens, ids[place], rank, per_id.cumsum(0) - per_id, per_token.cumsum(0) - per_token, per_id.float())
 
     def to(self, device: torch.device) -> Lists:
         return Lists(*(part.to(device) for part in self))
@@ -98,11 +99,10 @@ class History(nn.Module):
         count = (lists.counts[distinct] - gone).clamp(min=1)
         # Left out is weighted by zero: what is added and taken away again could tell of a label by its rounding.
         if lists.counts[distinct].sum() >= WHOLE * len(lists.keys):
-            weights = self.factors.new_ones(len(lists.keys)).index_fill_(0, out, 0.0)
-            total: Tensor = _Sum.apply(self.factors, lists, weights)[distinct]
+            total: Tensor = _Sum.apply(self.factors, lists, out).index_select(0, distinct)
         else:
             total = self._of_few(lists, distinct, out)
-        return (total * count.rsqrt().unsqueeze(1))[where]
+        return (total * count.rsqrt().unsqueeze(1)).index_select(0, where)
 
     def _of_few(self, lists: Lists, distinct: Tensor, out: Tensor) -> Tensor:
         """Sums of distinct ids [n] alone: their lists are gathered."""
@@ -210,15 +210,17 @@ def _places(among: Tensor, values: Tensor) -> Tensor:
 
 
 class _Sum(torch.autograd.Function):
-    """Weighted sums of all ids, [ids, width]. Both ways it reads lists in order: torch's own backward takes ten times as long."""
+    """Sums of all ids, [ids, width], some interactions weighted by zero. Both ways it reads lists in order: torch's own backward takes
+    ten times as long."""
 
     @staticmethod
-    def forward(ctx: Any, factors: Tensor, lists: Lists, weights: Tensor) -> Tensor:
-        ctx.lists, ctx.weights = lists, weights
+    def forward(ctx: Any, factors: Tensor, lists: Lists, out: Tensor) -> Tensor:
+        ctx.lists, ctx.out = lists, out
+        weights = factors.new_ones(len(lists.keys)).index_fill_(0, out, 0.0)
         return F.embedding_bag(lists.tokens, factors, lists.start_of_id, mode="sum", per_sample_weights=weights)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         lists: Lists = ctx.lists
-        weights = ctx.weights[lists.place]
+        weights = gradient.new_ones(len(lists.keys)).index_fill_(0, lists.rank.index_select(0, ctx.out), 0.0)
         return F.embedding_bag(lists.ids, gradient.contiguous(), lists.start_of_token, mode="sum", per_sample_weights=weights), None, None
