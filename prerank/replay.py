@@ -31,7 +31,7 @@ from prerank.report import over_time
 from prerank.training import Progress, Quiet
 from prerank.training.checkpoint import write_text
 from prerank.training.lock import locked
-from prerank.training.online import Order, State, in_time, stream
+from prerank.training.online import Order, State, check_rehearsal, id_vocabularies, in_time, stream
 
 WINDOW, POINTS = 20_000, 100  # rows of a sliding window, and how many of them are measured
 SAY = 20  # times that the running window is told of
@@ -75,7 +75,7 @@ def replay(config: Config, *, resume: bool = False, overwrite: bool = False, sor
         raise ConfigError("training.lists: a pass in order of time learns from impressions, row by row; leave it out")
     schema = resolved.data.schema_()
     build.check_terms(config, resolved.data, schema)
-    build.check_model(config.model, schema, config.objective, config.synergy)
+    check_rehearsal(build.check_model(config.model, schema, config.objective, config.synergy), config.training)
     with locked(folder):
         _claim(folder, config, resume, overwrite)
         dataset = prepare(resolved.data, progress=preparing)
@@ -85,6 +85,9 @@ def replay(config: Config, *, resume: bool = False, overwrite: bool = False, sor
         model: Any = build.model(config.model, dataset.schema, dataset.sizes, config.synergy, space=space)
         if space is not None:
             _begin_outside(model, resume, overwrite)
+        if config.training.rehearsal and (held := id_vocabularies(model, dataset.schema)):
+            progress.say(f"training.rehearsal: the model holds vectors of {' and '.join(held)}, which know the labels of rows that are "
+                         "learned from once more; docs/replay.md has a model without them")  # fmt: skip
         cms = config.synergy.cms if config.synergy else None
         ranker = build.beside(cms, dataset.schema, dataset.sizes) if cms and cms.ranker else None
         objective = build.objective(config.objective, dataset.schema, dataset.counts)

@@ -147,6 +147,38 @@ def test_seeds_stand_beside_their_mean(config: Path, tmp_path: Path) -> None:
     assert told["metrics"]["frozen"]["y"]["auc"] == pytest.approx([np.mean(each), np.std(each, ddof=1)])
 
 
+def test_past_batches_are_rehearsed_and_vectors_of_ids_are_told_of(config: Path, tmp_path: Path) -> None:
+    said = CliRunner().invoke(app, ["replay", "-c", str(config), "--set", "training.rehearsal=1"], catch_exceptions=False)
+    assert said.exit_code == 0
+    assert "the model holds vectors of user and item, which know the labels of rows that are learned from once more" in said.stderr
+    without = ["--set", "model.id_head=null", "--set", "training.optimizer.groups=[]", "--set", f"output={tmp_path}/without"]
+    said = CliRunner().invoke(app, ["replay", "-c", str(config), "--set", "training.rehearsal=1", *without], catch_exceptions=False)
+    assert "vectors of" not in said.stderr
+    said = CliRunner().invoke(app, ["replay", "-c", str(outside(config, tmp_path, "memory")), "--set", "training.rehearsal=1"])
+    assert (said.exit_code, said.output.count("\n")) == (2, 1)
+    assert "training.rehearsal: a model with synergy.cts or cms does not take it" in said.output
+
+
+def test_ids_may_be_keys_and_nothing_else(config: Path, tmp_path: Path) -> None:
+    """A model that reads no id: its rows are still found by their ids, in training, in an export and in serving."""
+    from prerank import build
+    from prerank.run import open_run
+    from prerank.serving import Request, Scorer
+    from prerank.serving.generation import open_current
+
+    run("-c", str(config), "--set", "model.id_head=null", "--set", "training.optimizer.groups=[]", "--set", "training.rehearsal=1")
+    opened = open_run(tmp_path / "run")
+    assert [p for p in opened.model.state_dict() if "table" in p] == []  # running statistics are numbers
+    assert [f.name for f in opened.dataset.schema.features if not f.field] == ["user", "item"]
+    assert CliRunner().invoke(app, ["export", f"{tmp_path}/run"], catch_exceptions=False).exit_code == 0
+    scorer = Scorer(open_current(tmp_path / "run/generations"), build.served)
+    known, stranger = (scorer.score([Request(user=user, candidates=[1, 2, 3])])[0] for user in (3, 1000))
+    assert known.items == stranger.items
+    assert known.logits != stranger.logits  # found by its id: what is stored of it is read
+    told = [scorer.score([Request(user=user, candidates=[1, 2, 3], features={"user_mean": 0.5})])[0].logits for user in (3, 1000)]
+    assert told[0] == told[1]  # and nothing else of it
+
+
 def test_late_labels_cost(config: Path, tmp_path: Path) -> None:
     """A delay as long as the log: nothing is ever learned, and no statistic knows a label."""
     run("-c", str(config), "--set", "data.label_delay=30d")

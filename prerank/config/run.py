@@ -89,6 +89,8 @@ class Training(Strict):
     shuffle: Literal["auto", "full", "blocks", "none"] = Field("auto", description="blocks: bounded memory for logs larger than it")
     checkpoint_seconds: float = Field(120.0, gt=0, description="seconds between checkpoints inside an epoch")
     freeze_after_first_epoch: bool = Field(False, description="LEAKY reproduction only: the released code's eval-mode quirk")
+    rehearsal: int = Field(0, ge=0, exclude_if=lambda given: given == 0,
+                           description="one pass: so many past batches, drawn at random, are learned from again a step")  # fmt: skip
     lists: Lists | None = Field(None, description="learn from lists of candidates, not from single impressions; batch_size counts lists")
 
     @field_validator("monitor")

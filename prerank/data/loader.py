@@ -105,6 +105,10 @@ class Loader:
         else:
             yield from self._windowed(n, start * self.batch_size)
 
+    def between(self, first: int, end: int) -> Batch:
+        """Rows first .. end of those given as one batch, whatever the order of epochs: what was gone through once is read again."""
+        return self._batch(self._log, self.rows[first:end])
+
     def _windowed(self, n: int, skip: int) -> Iterator[Batch]:
         """Batches may reach over the edge of windows: the rest of one is carried into the next. One window is in memory at a time."""
         carried: _Rows | None = None

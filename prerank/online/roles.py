@@ -55,6 +55,9 @@ def check(config: Config, role: Role) -> None:
     model: Any = build.check_model(config.model, schema, config.objective, synergy)
     if getattr(model, "remembers", False):
         raise ConfigError("id_history: a stream does not take it: its sums are of the whole of train; set model.id_history to false")
+    if config.training.rehearsal:
+        raise ConfigError("training.rehearsal: a stream does not take it: rows that were learned from are not kept; set it to 0; "
+                          f"got {config.training.rehearsal}")  # fmt: skip
     if config.online.remember < config.training.batch_size:
         raise ConfigError(f"online.remember: must be at least training.batch_size, {config.training.batch_size:,}; "
                           f"got {config.online.remember:,}")  # fmt: skip

@@ -59,6 +59,9 @@ class Walk:
             raise ConfigError("hidden vectors: need data.time, as they are made in order of time")
         if blocks < 2:
             raise ConfigError(f"blocks: must be at least 2, as the first has no vectors; got {blocks}")
+        if config.training.rehearsal:
+            raise ConfigError("training.rehearsal: hidden vectors come of a ranker that learns each row once, and do not take it; "
+                              f"got {config.training.rehearsal}")  # fmt: skip
         self.settings, self.dataset, self.folder = config.training, dataset, folder
         configure(self.settings)
         self.device = device_of(self.settings)

@@ -105,6 +105,9 @@ class _Run:
         if settings.freeze_after_first_epoch and self.memories:
             raise ConfigError("training.freeze_after_first_epoch: a model with synergy.cts or cms does not take it: running statistics "
                               "tell a row of its own label")  # fmt: skip
+        if settings.rehearsal:
+            raise ConfigError("training.rehearsal: epochs learn from every row again already, and do not take it; it belongs to "
+                              f"`prerank replay`; got {settings.rehearsal}")  # fmt: skip
         configure(settings)
         self.device = device_of(settings)
         self.model = model.to(self.device)

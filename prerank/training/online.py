@@ -12,6 +12,10 @@ A label may come late: with `delay` a batch is learned from when the last of its
 weights, where there are any, predict (a second model of which they are the parameters); the plain ones learn. Memories (CTS, CMS) are
 written after the step, by `model.observe`. A ranking model beside it (CMS) goes through the same batches: its vector of a row is made
 before it learns from the row.
+
+With `rehearsal` so many batches, drawn among those that were learned from before, are learned from once more after each new one. Their
+labels are known, and their columns are as they were at each row's own moment. They are neither predicted nor observed again. What a row
+reads of memories, or of vectors that are learned, knows its label by then: memories are refused, vectors of ids told of.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +36,7 @@ from prerank.batch import Batch
 from prerank.config import ConfigError
 from prerank.config import Training as Settings
 from prerank.data import Dataset, Loader
+from prerank.schema import Schema
 from prerank.training import checkpoint
 from prerank.training.device import configure, device_of
 from prerank.training.learner import Learner, Pair
@@ -101,6 +107,23 @@ def in_time(dataset: Dataset, *, sort: bool = True) -> Order:
     return Order(rows, np.asarray(dataset.ts[rows]), len(known))
 
 
+def check_rehearsal(model: Any, settings: Settings) -> None:
+    """Raise ConfigError where a model cannot learn from past batches once more."""
+    if settings.rehearsal and bool(getattr(model, "memories", ())):
+        raise ConfigError("training.rehearsal: a model with synergy.cts or cms does not take it: a row that is learned from once more "
+                          f"would read memories that hold its own label; got {settings.rehearsal}")  # fmt: skip
+
+
+def id_vocabularies(model: nn.Module, schema: Schema) -> list[str]:
+    """The vocabularies of user and item ids of which a model holds vectors or biases."""
+    ids = [schema.vocabulary_of(schema[name]) for name in (schema.user_id, schema.item_id)]
+    if getattr(model, "remembers", False):  # histories stand beside vectors of both
+        return ids
+    modules: list[Any] = [module for module in model.modules() if hasattr(module, "held_rows")]
+    held = {vocabulary for module in modules for spans in module.held_rows().values() for vocabulary, _, _ in spans}
+    return [name for name in ids if name in held]
+
+
 def stream(model: nn.Module, objective: Objective, dataset: Dataset, order: Order, settings: Settings, folder: Path, *, delay: int = 0,
            ranker: nn.Module | None = None, resume: bool = False, told: Told | None = None) -> State:  # fmt: skip
     """Run the whole log through a model, in a folder whose lock the caller holds. Raises DivergedError, Interrupted, ConfigError.
@@ -122,6 +145,10 @@ class _Stream:
             raise ConfigError("synergy.cms: needs a ranking model beside it, and none was given")
         if getattr(model, "remembers", False):
             raise ConfigError("id_history: a pass in order of time does not take it: its sums are of the whole of train")
+        check_rehearsal(model, settings)
+        if settings.rehearsal and ranker is not None:
+            raise ConfigError("training.rehearsal: a ranking model beside it does not take it: its vectors would be of rows that it has "
+                              f"learned; got {settings.rehearsal}")  # fmt: skip
         configure(settings)
         self.device = device_of(settings)
         self.objective, self.dataset, self.order, self.settings = objective, dataset, order, settings
@@ -189,7 +216,23 @@ class _Stream:
             if self.order.ts[self.ends[state.learned] - 1] + self.delay > now:
                 return
             state.loss = self.pair.step(self.waiting.popleft().to(self.device), state.learned + 1)
+            for k in self._rehearsed():
+                self.pair.step(self._past(k).to(self.device), k + 1)
             state.learned += 1
+
+    def _rehearsed(self) -> list[int]:
+        """Batches that are learned from once more beside the newest, among those before it: of seed and step alone, so that a resumed
+        pass draws the same."""
+        if not self.settings.rehearsal or not self.state.learned:
+            return []
+        drawn = np.random.default_rng([self.settings.seed, self.state.learned]).integers(self.state.learned, size=self.settings.rehearsal)
+        return [int(k) for k in drawn]
+
+    def _past(self, k: int) -> Batch:
+        """Batch k as it was."""
+        first, end = int(self.ends[k - 1]) if k else 0, int(self.ends[k])
+        test = self.order.test
+        return self.loaders[0].between(first, end) if end <= test else self.loaders[1].between(first - test, end - test)
 
     def _save(self) -> None:
         tensors = self.pair.tensors()

@@ -135,6 +135,15 @@ def test_resume_gives_the_same_batches(dataset: Dataset, shuffle: str, start: in
     assert batches(start) == batches(0)[start:]
 
 
+def test_what_was_gone_through_is_read_again(dataset: Dataset) -> None:
+    loader = Loader(dataset, dataset.rows("train"), 64, shuffle="none")
+    for k, batch in enumerate(loader.epoch(0)):
+        again = loader.between(64 * k, 64 * k + batch.rows)
+        assert rows_of(again) == rows_of(batch)
+        assert again.labels.equal(batch.labels)
+        assert all(again.user[name][again.user_index].equal(column[batch.user_index]) for name, column in batch.user.items())
+
+
 @pytest.mark.parametrize("shuffle", ["full", "blocks"])
 def test_order_depends_on_seed_and_epoch_alone(dataset: Dataset, shuffle: str) -> None:
     def order(seed: int, epoch: int) -> list[int]:

@@ -207,6 +207,7 @@ def test_resuming_needs_the_same_run(place: Path) -> None:
     [
         ({"online": None}, "the config has no such section"),
         ({"model.id_history": True}, "id_history: a stream does not take it"),
+        ({"training.rehearsal": 1}, r"training\.rehearsal: a stream does not take it: .*; got 1$"),
         ({"online.start": "nowhere"}, "online.start 'nowhere': its weights cannot be taken"),
     ],
 )

@@ -90,6 +90,7 @@ def test_blocks_are_in_order_of_time_and_never_part_an_instant() -> None:
         ({"name": "mlp", "hidden": [8], "id_head": 4, "id_history": True}, {}, "has histories"),
         ({"name": "lr"}, {}, "the model has none"),
         ({"name": "mlp", "hidden": [8]}, {"data.time": None}, "need data.time"),
+        ({"name": "mlp", "hidden": [8]}, {"training.rehearsal": 1}, "learns each row once, and do not take it; got 1"),
     ],
 )
 def test_what_has_no_vectors_is_said(folder: Path, tmp_path: Path, model: dict[str, Any], changes: dict[str, Any], message: str) -> None:

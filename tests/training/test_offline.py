@@ -182,6 +182,12 @@ def test_a_model_with_histories_is_never_trained_in_eval_mode(planted: Path, tmp
         train(parse(settings(planted, output=str(tmp_path / "run"), **changes)))
 
 
+def test_epochs_rehearse_nothing(planted: Path, tmp_path: Path) -> None:
+    changes = {"training.rehearsal": 1}
+    with pytest.raises(ConfigError, match=r"training\.rehearsal: epochs learn from every row again already, .* `prerank replay`; got 1$"):
+        train(parse(settings(planted, output=str(tmp_path / "run"), **changes)))
+
+
 def test_bf16_and_fp32_agree_roughly(planted: Path, tmp_path: Path) -> None:
     scores = []
     model = {**INTTOWER, "dropout": 0.0, "similarity": "dot", "temperature": "none"}  # learns more of so few rows in so few epochs

@@ -17,7 +17,8 @@ from prerank.config.synergy import Synergy
 from prerank.data import Dataset, prepare
 from prerank.metrics import auc
 from prerank.training import Interrupted
-from prerank.training.online import Order, State, in_time, stream
+from prerank.training.learner import Pair
+from prerank.training.online import Order, State, id_vocabularies, in_time, stream
 
 N = 3000
 
@@ -78,10 +79,12 @@ def test_it_learns_while_it_goes(dataset: Dataset, tmp_path: Path) -> None:
     assert auc(state.frozen[:, 0], y[order.test :]) > 0.75
 
 
-@pytest.mark.parametrize("average", [None, 0.9])
-def test_a_flipped_label_moves_no_score_of_its_batch_or_before(labels: np.ndarray, tmp_path: Path, average: float | None) -> None:
+@pytest.mark.parametrize(("average", "rehearsal"), [(None, 0), (0.9, 0), (0.9, 2)])
+def test_a_flipped_label_moves_no_score_of_its_batch_or_before(
+    labels: np.ndarray, tmp_path: Path, average: float | None, rehearsal: int
+) -> None:
     """Bit for bit at any rate of learning, in both protocols; later batches do see it."""
-    training = settings(average=average)
+    training = settings(average=average, rehearsal=rehearsal)
     plain = run(log(tmp_path / "plain", labels), tmp_path / "a", training=training)
     assert in_time(log(tmp_path / "plain", labels)).test == 2100
     for row in (100, 2099, 2500):  # the last row before the split is known to the frozen protocol, too
@@ -93,20 +96,22 @@ def test_a_flipped_label_moves_no_score_of_its_batch_or_before(labels: np.ndarra
         assert (plain.frozen != other.frozen).any() == (row < 2100)
 
 
-def test_at_rate_0_only_running_statistics_carry_labels_on(labels: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rehearsal", [0, 2])
+def test_at_rate_0_only_running_statistics_carry_labels_on(labels: np.ndarray, tmp_path: Path, rehearsal: int) -> None:
     changed = labels.copy()
     changed[2500] = 1 - changed[2500]
-    still = settings(optimizer={"lr": 1e-30}, average=None)
+    still = settings(optimizer={"lr": 1e-30}, average=None, rehearsal=rehearsal)
     plain, other = (run(log(tmp_path / n, y), tmp_path / f"run-{n}", training=still) for n, y in (("a", labels), ("b", changed)))
     moved = np.flatnonzero((plain.logits != other.logits).any(axis=1))
     assert moved.min() > 2500  # seen by later rows, of the same batch too
     np.testing.assert_array_equal(plain.frozen, other.frozen)
 
 
-def test_labels_drawn_by_lot_are_not_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rehearsal", [0, 1])
+def test_labels_drawn_by_lot_are_not_found(tmp_path: Path, rehearsal: int) -> None:
     """AUC .50 +- .02 in both protocols: of 12,000 rows that is four deviations."""
     dataset = log(tmp_path / "lot", np.random.default_rng(0).integers(0, 2, 40_000))
-    order, state = in_time(dataset), run(dataset, tmp_path / "run", training=settings(batch_size=256))
+    order, state = in_time(dataset), run(dataset, tmp_path / "run", training=settings(batch_size=256, rehearsal=rehearsal))
     y = dataset.labels[order.rows, 0] > 0
     assert len(y) - order.test == 12_000
     assert abs(auc(state.frozen[:, 0], y[order.test :]) - 0.5) < 0.02
@@ -144,21 +149,68 @@ def test_late_labels_wait(dataset: Dataset, tmp_path: Path) -> None:
     assert set(prompt) == {0}
 
 
-def test_resuming_changes_nothing(dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rehearsal", [0, 2])
+def test_resuming_changes_nothing(dataset: Dataset, tmp_path: Path, rehearsal: int) -> None:
     import os
     import signal
 
-    whole = run(dataset, tmp_path / "whole", delay=300_000)
+    training = settings(rehearsal=rehearsal)
+    whole = run(dataset, tmp_path / "whole", delay=300_000, training=training)
 
     def stop(state: State) -> None:
         if state.step == 38:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="stopped at row 2,420 of 3,000; continue with --resume"):
-        run(dataset, tmp_path / "cut", delay=300_000, told=stop)
-    again = run(dataset, tmp_path / "cut", delay=300_000, resume=True)
+        run(dataset, tmp_path / "cut", delay=300_000, told=stop, training=training)
+    again = run(dataset, tmp_path / "cut", delay=300_000, resume=True, training=training)
     np.testing.assert_array_equal(again.logits, whole.logits)
     np.testing.assert_array_equal(again.frozen, whole.frozen)
+
+
+def test_batches_that_were_learned_are_rehearsed_as_they_were(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four after each new one, older than it, whose labels are known; they are learned from, and no row is predicted twice."""
+    learned: list[tuple[int, Batch]] = []
+    counts: list[int] = []
+    step = Pair.step
+
+    def noted(pair: Pair, batch: Batch, number: int) -> float:
+        learned.append((number, batch))
+        return step(pair, batch, number)
+
+    monkeypatch.setattr(Pair, "step", noted)
+    state = run(dataset, tmp_path, training=settings(rehearsal=4), delay=300_000, told=lambda state: counts.append(len(learned)))
+    order, numbers = in_time(dataset), [number for number, _ in learned]
+    ends = order.ends(64)
+    for k, n in enumerate(counts[:-1]):
+        assert all(int(batch.ts.max()) + 300_000 <= order.ts[ends[k]] for _, batch in learned[:n])  # type: ignore[union-attr]
+    new, past = numbers[1::5], [numbers[k : k + 4] for k in range(2, len(numbers), 5)]
+    assert (numbers[0], new) == (1, list(range(2, state.learned + 1)))
+    assert all(max(drawn) < number for number, drawn in zip(new, past, strict=True))
+    drawn = {number for numbers in past for number in numbers}
+    assert min(drawn) < 33 < max(drawn)  # of both sides of the split
+    first = dict(reversed(learned))
+    for number, batch in learned:
+        assert first[number].labels.equal(batch.labels)
+        assert all(first[number].item[name].equal(column) for name, column in batch.item.items())
+        assert (batch.ts[-1] == order.ts[ends[number - 1] - 1]).all()  # type: ignore[index]
+    assert (state.step, state.rows) == (48, N)
+
+
+def test_a_model_without_vectors_of_ids_says_so(dataset: Dataset) -> None:
+    assert id_vocabularies(made(dataset), dataset.schema) == ["user", "item"]
+    without = {"name": "dssm", "hidden": [8], "width": 4, "norm": False}
+    assert id_vocabularies(build.model(Model.model_validate(without), dataset.schema, dataset.sizes), dataset.schema) == []
+
+
+def test_memories_are_not_rehearsed(dataset: Dataset, tmp_path: Path) -> None:
+    model, training = made(dataset), settings(rehearsal=1)
+    ranker = build.model(Model.model_validate({"name": "mlp", "hidden": [8]}), dataset.schema, dataset.sizes)
+    with pytest.raises(ConfigError, match=r"training\.rehearsal: a ranking model beside it does not take it: .*; got 1$"):
+        run(dataset, tmp_path, model=model, ranker=ranker, training=training)
+    model.memories = (object(),)  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match=r"training\.rehearsal: a model with synergy\.cts or cms does not take it: .*; got 1$"):
+        run(dataset, tmp_path, model=model, training=training)
 
 
 def test_memories_are_written_after_the_step_and_only_of_labels_that_are_known(dataset: Dataset, tmp_path: Path) -> None:
