@@ -72,7 +72,9 @@ INLINE void forward(const void *x, void *restrict y, const float *weight, const 
     double *total = memory, *squares = memory + width;
     float *restrict s = (float *)(memory + 2 * width), *restrict q = s + width, *restrict a = q + width, *restrict b = a + width;
     float scale = 65536.0f / (65536.0f - (float)dropped);
-    for (long j = 0; j < width; j++) b[j] = load(x, j, half); /* sums are of distances from the first row: nothing large cancels */
+    long few = rows < BLOCK ? rows : BLOCK; /* sums are of distances from the mean of the first rows: nothing large cancels */
+    for (long r = 0; r < few; r++)
+        for (long j = 0; j < width; j++) b[j] += load(x, r * width + j, half) / (float)few;
     for (long r = 0; r < rows; r++) {
         const void *row = half ? (const void *)((const uint16_t *)x + r * width) : (const void *)((const float *)x + r * width);
         for (long j = 0; j < width; j++) {

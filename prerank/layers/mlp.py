@@ -62,7 +62,8 @@ class FullyConnected(nn.Module):
         """What comes behind the linear layer: [.., outputs] -> the same."""
         if self.training and isinstance(self.norm, nn.BatchNorm1d) and isinstance(self.activation, nn.ReLU):
             if fits(x, self.norm):
-                return normed_relu(x, self.norm, self.dropout.dropped if isinstance(self.dropout, Dropout) else 0)
+                dropped = self.dropout.dropped if isinstance(self.dropout, Dropout) and self.dropout.training else 0
+                return normed_relu(x, self.norm, dropped)
             return self.dropout(self.norm(x).relu_())  # BatchNorm's backward reads its input, never its output: it may be overwritten
         return self.dropout(self.activation(self.norm(x)))
 

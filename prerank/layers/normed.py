@@ -25,19 +25,23 @@ TYPES = (torch.float32, torch.bfloat16)
 
 
 def fits(x: Tensor, norm: nn.BatchNorm1d) -> bool:
-    """Whether the operation can stand for the three: x [rows, width] in training, on a CPU, and the kernel was compiled."""
-    return (kernel is not None and x.dim() == 2 and x.shape[0] > 1 and x.device.type == "cpu" and x.dtype in TYPES
-            and norm.weight is not None and norm.weight.dtype == torch.float32 and norm.momentum is not None
-            and torch.get_num_threads() <= THREADS)  # fmt: skip
+    """Whether the operation can stand for the three: x [rows, width] in training, on a CPU, and the kernel was compiled.
+
+    The kernel reads addresses: whatever is not plain memory of the right kind and width is left to torch.
+    """
+    return (kernel is not None and norm.training and torch.get_num_threads() <= THREADS and norm.momentum is not None
+            and type(x) is Tensor and x.dim() == 2 and x.shape[0] > 1 and x.dtype in TYPES and x.device.type == "cpu"
+            and all(type(p) is nn.Parameter and p.dtype == torch.float32 and p.device.type == "cpu" and p.is_contiguous()
+                    and len(p) == x.shape[1] for p in (norm.weight, norm.bias)))  # fmt: skip
 
 
 def normed_relu(x: Tensor, norm: nn.BatchNorm1d, dropped: int = 0) -> Tensor:
     """dropout(relu(norm(x))): [rows, width] -> the same; updates the running statistics as `norm` would.
 
     dropped   a number is 0 with probability dropped / 65,536, the others are divided by the chance that they stay. What is drawn
-              follows from torch's generator.
+              follows from torch's generator; torch's own dropout, with more threads or without the kernel, draws others.
     """
-    key = int(torch.empty((), dtype=torch.int64).random_()) if dropped else 0
+    key = int(torch.empty((), dtype=torch.int64, device="cpu").random_()) if dropped else 0
     y, mean, var = _NormedRelu.apply(x, norm.weight, norm.bias, norm.eps, dropped, key)
     if norm.track_running_stats:
         assert norm.running_mean is not None
@@ -58,7 +62,7 @@ class _NormedRelu(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dropped: int, key: int) -> tuple[Tensor, Tensor, Tensor]:
         x = x.contiguous()
         y = torch.empty_like(x)
-        mean, var, inverse = torch.empty(3, x.shape[1]).unbind()
+        mean, var, inverse = torch.empty(3, x.shape[1], dtype=torch.float32, device="cpu").unbind()
         kernel.forward(*_addresses(x, y, weight, bias, mean, var, inverse), *x.shape, x.dtype == torch.bfloat16, eps, dropped, key)
         ctx.save_for_backward(x, y, weight, mean, inverse)
         ctx.dropped = dropped

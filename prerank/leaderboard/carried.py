@@ -2,7 +2,8 @@
 
 A board may take days, and its run folders stay behind on the machine that made them. A row of the record stands while its trainings are the
 ones that the board asks for (the same settings, the same seeds) and this machine has fewer of them. Its figures stay; a comparison stays
-while the trainings on both of its sides are the same ones. To compare a new row with an old one in pairs, train both here.
+while both of its sides are what they were. To compare a new row with an old one in pairs, train both here: the same settings and seed
+may end elsewhere with other figures, and then nothing that was said of the old ones is said of the new.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prerank.leaderboard import summary
+from prerank.leaderboard.board import Board
 from prerank.leaderboard.summary import Trained
 
 Record = Mapping[str, Any]
+FIGURES = ("seeds", "test", "parameters", "user_tower_parameters", "rows_per_second", "rows_per_cpu_second", "rows", "seconds", "epochs",
+           "best_epoch", "pool", "pool_said")  # fmt: skip
 
 
 def labels(trained: Sequence[Trained], before: Record) -> list[str]:
@@ -22,23 +27,40 @@ def labels(trained: Sequence[Trained], before: Record) -> list[str]:
             and set(names) <= {folder.name for folder in t.folders.values()}]  # fmt: skip
 
 
-def row(label: str, before: Record) -> dict[str, Any]:
-    """The record's row, with the machine that it was measured on."""
-    found: dict[str, Any] = next(r for r in before["rows"] if r["label"] == label)
-    return found | {"machine": found.get("machine") or {**before["machine"], "torch": before["versions"]["torch"]}}
+def row(trained: Trained, board: Board, before: Record) -> dict[str, Any]:
+    """What the board says of a row, the record's figures, and the machine that they were measured on."""
+    found = next(r for r in before["rows"] if r["label"] == trained.entry.label)
+    status = "finished" if len(found["seeds"]) == len(trained.folders) else "partial"
+    where = found.get("machine") or {**before["machine"], "torch": before["versions"]["torch"]}
+    return summary.named(trained, board) | {k: found[k] for k in FIGURES if k in found} | {"status": status, "machine": where}
 
 
-def compared(new: Record, before: Record, value: str, unchanged: set[str], kinds: Mapping[str, str]) -> dict[str, Any]:
-    """Comparisons made here, and those of before whose two sides are unchanged; {name: {"rows": .., "best_two_tower": ..}}.
+def same(record: Record, before: Record) -> set[str]:
+    """Rows whose trainings and figures are those of the record before."""
+    figures, names = ({r["label"]: r.get("test") for r in one.get("rows", ())} for one in (record, before)), before.get("trainings", {})
+    now, then = figures
+    return {label for label, known in record["trainings"].items() if names.get(label) == known and now[label] == then.get(label)}
 
-    value       what rows are ordered by ('auc_of_mean')
-    unchanged   rows whose trainings are those of the record before
+
+def join(record: dict[str, Any], before: Record) -> None:
+    """To the comparisons made here, add those of before whose two sides are the same still."""
+    unchanged, kinds = same(record, before), {row["label"]: row["kind"] for row in record["rows"]}
+    ways = {"best_other", *(["baseline"] if before.get("baseline") == record["baseline"] else [])}
+    record["compared"] = compared(record["compared"], before.get("compared", {}), "auc_of_mean", unchanged, ways, kinds)
+    new, old = ({name: {"rows": rows} for name, rows in r.get("compared_in_pool", {}).items()} for r in (record, before))
+    record["compared_in_pool"] = {name: of["rows"] for name, of in compared(new, old, "value", unchanged, ways, {}).items()}
+
+
+def compared(new: Record, before: Record, value: str, unchanged: set[str], ways: set[str], kinds: Mapping[str, str]) -> dict[str, Any]:
+    """{name: {"rows": .., "best_two_tower": ..}} of both.
+
+    value   what rows are ordered by ('auc_of_mean');  ways   comparisons of before that still have their meaning
     """
-    return {name: _of_one(new.get(name) or {}, before.get(name) or {}, value, unchanged, kinds) for name in {**before, **new}}
+    return {name: _of_one(new.get(name) or {}, before.get(name) or {}, value, unchanged, ways, kinds) for name in {**before, **new}}
 
 
-def _of_one(new: Record, before: Record, value: str, unchanged: set[str], kinds: Mapping[str, str]) -> dict[str, Any]:
-    old = {label: {k: v for k, v in said.items() if k == value or v["row"] in unchanged}
+def _of_one(new: Record, before: Record, value: str, unchanged: set[str], ways: set[str], kinds: Mapping[str, str]) -> dict[str, Any]:
+    old = {label: {k: v for k, v in said.items() if k == value or (k in ways and v["row"] in unchanged)}
            for label, said in before.get("rows", {}).items() if label in unchanged}  # fmt: skip
     rows = {label: old.get(label, {}) | dict(new.get("rows", {}).get(label, {})) for label in {**old, **new.get("rows", {})}}
     order = sorted(rows, key=lambda label: -rows[label][value])
@@ -63,8 +85,19 @@ def _best(first: str, new: Record, before: Record, unchanged: set[str]) -> dict[
     return {"row": first, "against": sorted(against.values(), key=lambda one: float(one["value"]))} if against else None
 
 
+def latencies(of: Mapping[str, str], before: Record, cpu: str | None = None) -> dict[str, Any]:
+    """The record's latencies of the same trainings; of one processor alone where it is named, as others cannot be compared with it.
+
+    of   {label: its first training}
+    """
+    known = before.get("latency", {})
+    if cpu is not None and known.get("machine", {}).get("cpu") != cpu:
+        return {}
+    return {label: times for label, times in known.get("rows", {}).items() if known["of"].get(label) == of.get(label)}
+
+
 def said(rows: Sequence[Record]) -> str:
-    """What a page says of them: 'measured elsewhere: MF, DSSM (2 cores of .., torch ..)'; empty without any."""
+    """What a page says of them: 'Trained elsewhere, on 2 cores of .., torch ..: MF, DSSM.'; empty without any."""
     of: dict[str, list[str]] = {}
     for one in rows:
         if "machine" in one:

@@ -74,9 +74,9 @@ def leaderboard(path: str | Path, *, only: str = "", seeds: int | None = None, j
 def _record(board: Board, path: Path, trained: Sequence[Trained], before: dict[str, Any], measure: bool, again: bool,
             console: Console) -> dict[str, Any]:  # fmt: skip
     away = set(carried.labels(trained, before))
-    rows = [carried.row(t.entry.label, before) if t.entry.label in away else summary.row(t, board) for t in trained]
+    rows = [carried.row(t, board, before) if t.entry.label in away else summary.row(t, board) for t in trained]
     ready = [t for t in trained if t.finished and t.entry.label not in away]
-    names = {t.entry.label: [t.folders[s].name for s in t.finished] for t in ready} | {label: before["trainings"][label] for label in away}
+    names = {t.entry.label: [t.folders[s].name for s in t.finished] for t in ready} | {name: before["trainings"][name] for name in away}
     objectives = list(next((r["test"] for r in rows if r["seeds"]), _labels(trained[0].entry)))
     record: dict[str, Any] = {
         "leaderboard": path.stem, "title": board.title, "protocol": board.protocol, "leaky": board.leaky, "baseline": board.baseline,
@@ -85,8 +85,8 @@ def _record(board: Board, path: Path, trained: Sequence[Trained], before: dict[s
         "trainings": {t.entry.label: names[t.entry.label] for t in trained if t.entry.label in names},
         "here": [t.entry.label for t in ready],
     }  # fmt: skip
-    nothing_new = set(record["here"]) <= set(before.get("here", before.get("trainings", ())))
-    if before.get("trainings") == record["trainings"] and before.get("baseline") == board.baseline and nothing_new:
+    nothing_new = carried.same(record, before) == set(record["trainings"]) == set(before.get("trainings", ()))
+    if nothing_new and before.get("baseline") == board.baseline and set(record["here"]) <= set(before.get("here", names)):
         record |= {name: before.get(name, {}) for name in ("compared", "compared_in_pool")}
     else:
         console.print(f"comparing {len(ready)} rows", highlight=False)
@@ -94,35 +94,24 @@ def _record(board: Board, path: Path, trained: Sequence[Trained], before: dict[s
         folders = {t.entry.label: [t.folders[seed] for seed in t.finished] for t in ready}
         record["compared_in_pool"] = pooled.compared(folders, [r for r in rows if r["label"] in folders], board.baseline)
         if away:
-            _join(record, before, names)
+            carried.join(record, before)
     firsts = {t.entry.label: t.folders[t.finished[0]] for t in ready}
     of = {label: found[0] for label, found in names.items()}
-    record["latency"] = before["latency"] if not again and before.get("latency", {}).get("of") == of else {"of": of}
-    if measure and "machine" not in record["latency"]:
-        times = latency.measure(firsts, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
-        record["latency"] = {"of": of, "machine": machine(), "rows": _latencies_of(away, before) | times}
+    record["latency"] = _latency(of, firsts, before, measure, again, console)
     for row in rows:
         row["latency"] = record["latency"].get("rows", {}).get(row["label"])
     return record
 
 
-def _join(record: dict[str, Any], before: dict[str, Any], names: dict[str, list[str]]) -> None:
-    """Comparisons of the record before whose sides are the same trainings still, beside those made now."""
-    if before.get("baseline") != record["baseline"]:
-        return
-    unchanged = {label for label, known in before["trainings"].items() if names.get(label) == known}
-    kinds = {row["label"]: row["kind"] for row in record["rows"]}
-    record["compared"] = carried.compared(record["compared"], before.get("compared", {}), "auc_of_mean", unchanged, kinds)
-    new, old = ({name: {"rows": rows} for name, rows in r.get("compared_in_pool", {}).items()} for r in (record, before))
-    joined = carried.compared(new, old, "value", unchanged, {})
-    record["compared_in_pool"] = {name: found["rows"] for name, found in joined.items()}
-
-
-def _latencies_of(labels: set[str], before: dict[str, Any]) -> dict[str, Any]:
-    """Latencies of rows that are away, where they can be compared with what is measured here: the processor was the same."""
-    known = before.get("latency", {})
-    same = known.get("machine", {}).get("cpu") == machine()["cpu"]
-    return {label: times for label, times in known.get("rows", {}).items() if label in labels} if same else {}
+def _latency(of: dict[str, str], firsts: dict[str, Path], before: dict[str, Any], measure: bool, again: bool,
+             console: Console) -> dict[str, Any]:  # fmt: skip
+    """Those of the same trainings are kept; when one that is here lacks its own, all that are here are measured, one after another."""
+    kept = carried.latencies(of, before)
+    if not measure or not (again or set(firsts) - set(kept)):
+        return {**before.get("latency", {}), "of": of, "rows": kept} if kept else {"of": of}
+    here = machine()
+    times = latency.measure(firsts, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
+    return {"of": of, "machine": here, "rows": carried.latencies(of, before, here["cpu"]) | times}
 
 
 def unfinished(entries: Sequence[Entry], numbers: Sequence[int], runs: Path) -> list[Job]:

@@ -40,12 +40,8 @@ class Trained:
 
 def row(trained: Trained, board: Board) -> dict[str, Any]:
     """One row of the JSON, without comparisons and latency."""
-    entry, seeds = trained.entry, trained.finished
-    measured = [trained.states[seed].measured for seed in seeds]
-    found: dict[str, Any] = {
-        "label": entry.label, "kind": entry.kind, "config": entry.row.config, "set": entry.row.set, "model": entry.config.model.name,
-        "leaky": entry.config.leaky or board.leaky, "status": _status(trained), "why": _why(trained), "seeds": seeds,
-    }  # fmt: skip
+    measured = [trained.states[seed].measured for seed in trained.finished]
+    found = named(trained, board)
     if not measured:
         return found
     labels = list(measured[0]["test"])
@@ -55,6 +51,15 @@ def row(trained: Trained, board: Board) -> dict[str, Any]:
     found |= {k: measured[0][k] for k in ("parameters", "user_tower_parameters")}
     found |= {k: [m[k] for m in measured] for k in ("rows_per_second", "rows_per_cpu_second", "rows", "seconds", "epochs", "best_epoch")}
     return found | pooled.row(measured)
+
+
+def named(trained: Trained, board: Board) -> dict[str, Any]:
+    """A row without its figures: what the board and its config say of it, and how its trainings ended here."""
+    entry = trained.entry
+    return {
+        "label": entry.label, "kind": entry.kind, "config": entry.row.config, "set": entry.row.set, "model": entry.config.model.name,
+        "leaky": entry.config.leaky or board.leaky, "status": _status(trained), "why": _why(trained), "seeds": trained.finished,
+    }  # fmt: skip
 
 
 def compared(trained: Sequence[Trained], board: Board) -> dict[str, Any]:

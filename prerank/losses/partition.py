@@ -25,12 +25,13 @@ def log_partition(users: Tensor, items: Tensor, weights: Tensor) -> Tensor:
     """sum_u w_u log sum_n exp <u_u, v_n>, a float32 scalar (float64 of doubles).
 
     users [U, K], items [N, K], weights [U] without a gradient; rows of weight 0 cost nothing. Products are made in the tables' own type,
-    sums in float32. Gradients of gradients are refused.
+    sums in float32. Gradients are made with the value, and have none of their own.
 
     >>> log_partition(torch.zeros(2, 3), torch.zeros(4, 3), torch.tensor([1.0, 0.5]))  # 1.5 log 4
     tensor(2.0794)
     """
-    value: Tensor = _LogPartition.apply(users, items, weights)
+    with torch.autocast(users.device.type, enabled=False):
+        value: Tensor = _LogPartition.apply(users, items, weights)
     return value
 
 
@@ -43,9 +44,9 @@ class _LogPartition(torch.autograd.Function):
         exact = torch.promote_types(users.dtype, torch.float32)
         rows = weights.nonzero().squeeze(1)
         asked, n = len(rows), len(items)
-        rows, items = F.pad(rows, (0, -asked % ROUND)), F.pad(items, (0, 0, 0, -n % ROUND))
+        rows, items = torch.cat([rows, rows[:1].expand(-asked % ROUND)]), F.pad(items, (0, 0, 0, -n % ROUND))
         shares = weights.index_select(0, rows).to(exact)
-        shares[asked:] = 0.0  # those are user 0 once more
+        shares[asked:] = 0.0  # those are the first once more
         of_items = torch.zeros_like(items, dtype=exact)
         of_users = torch.zeros_like(users)
         total = weights.new_zeros((), dtype=exact)

@@ -113,3 +113,41 @@ def test_a_layer_without_the_kernel_is_the_same(monkeypatch: pytest.MonkeyPatch)
     with_kernel = layer(x)
     monkeypatch.setattr(normed, "kernel", None)
     torch.testing.assert_close(layer(x), with_kernel)
+
+
+def test_a_frozen_norm_or_dropout_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    layer = FullyConnected(6, 5, dropout=0.5)
+    layer.norm.eval()
+    layer.dropout.eval()
+    x = torch.randn(40, 6)
+    torch.testing.assert_close(layer(x), layer.eval()(x))
+
+
+def test_what_is_not_plain_memory_is_left_to_torch() -> None:
+    x, norm = torch.randn(6, 4), nn.BatchNorm1d(4)
+    assert not fits(x, nn.BatchNorm1d(4, device="meta"))
+    assert not fits(x, nn.BatchNorm1d(3))
+    norm.weight = nn.Parameter(torch.ones(8)[::2])
+    assert not fits(x, norm)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_default_type_does_not_matter(dtype: torch.dtype) -> None:
+    norm, x = nn.BatchNorm1d(300), torch.randn(50, 300)
+    expected = normed_relu(x, norm)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        torch.testing.assert_close(normed_relu(x, norm), expected)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_a_first_row_far_off_costs_no_digits() -> None:
+    x = torch.randn(20_000, 3)
+    x[0] = 1e5
+    ours, theirs = norms(3)
+    normed_relu(x, ours)
+    theirs.double()(x.double())
+    torch.testing.assert_close(ours.running_var, theirs.running_var, rtol=1e-4, atol=0, check_dtype=False)

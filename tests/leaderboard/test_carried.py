@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import yaml
+from sklearn.metrics import roc_auc_score
 
 from prerank.leaderboard import leaderboard
+from prerank.leaderboard.state import State
 
 
 def play(path: Path, tmp_path: Path, **options) -> dict:
@@ -91,3 +95,69 @@ def test_more_seeds_elsewhere_are_more_than_one_here(board, tmp_path, trained):
     record = play(path, tmp_path, train=False, seeds=1)  # asked for one seed, it says what one seed gives
     assert [len(row["seeds"]) for row in record["rows"]] == [1, 1]
     assert all("machine" not in row for row in record["rows"])
+
+
+def drawn_otherwise(tmp_path: Path) -> None:
+    """What a training of the same settings would be on another machine: the same names, other logits."""
+    for path in (tmp_path / "runs").glob("*/test-logits.npy"):
+        z = np.load(path)
+        np.save(path, z + np.random.default_rng(len(path.parent.name)).normal(size=z.shape).astype(np.float32))
+        state = json.loads((path.parent / "leaderboard.json").read_text())
+        y = np.load(path.parent / "test-labels.npy")[:, 0]
+        state["measured"]["test"]["click"]["auc"] = float(roc_auc_score(y, np.load(path)[:, 0]))
+        (path.parent / "leaderboard.json").write_text(json.dumps(state))
+
+
+def test_the_same_settings_with_other_figures_are_compared_anew(board, tmp_path, trained):
+    path = board(rows=third(tmp_path))
+    first = play(path, tmp_path)
+    shutil.copytree(tmp_path / "runs", tmp_path / "elsewhere")
+    drawn_otherwise(tmp_path)
+    for folder in (tmp_path / "runs").glob("*-mf-*"):  # MF and MF4 are away, DSSM was trained here and ended otherwise
+        shutil.rmtree(folder)
+    mixed = play(path, tmp_path, train=False)["compared"]["click"]["rows"]
+    was = first["compared"]["click"]["rows"]
+    assert all("baseline" not in said for said in mixed.values())  # DSSM is another one now
+    assert mixed["MF"]["auc_of_mean"] == was["MF"]["auc_of_mean"]
+    assert all(said.get("best_other", {"row": "MF"})["row"] in ("MF", "MF4") for said in mixed.values())
+    shutil.rmtree(tmp_path / "runs")
+    shutil.copytree(tmp_path / "elsewhere", tmp_path / "runs")
+    drawn_otherwise(tmp_path)
+    record = play(path, tmp_path, train=False)
+    (tmp_path / "out.json").unlink()
+    assert record["compared"] == play(path, tmp_path, train=False)["compared"]  # as if there had been no record
+
+
+def test_latencies_are_kept_and_those_that_lack_are_measured(board, tmp_path, trained):
+    path = board(seeds=1)
+    first = play(path, tmp_path, measure=True)
+    shutil.move(tmp_path / "runs", tmp_path / "elsewhere")
+    kept = play(path, tmp_path, train=False)
+    assert [row["latency"] for row in kept["rows"]] == [row["latency"] for row in first["rows"]]
+    path = board(seeds=1, rows=third(tmp_path))
+    play(path, tmp_path, only="MF4")
+    assert [row["latency"] is None for row in play(path, tmp_path, train=False)["rows"]] == [False, False, True]
+    assert all(row["latency"] for row in play(path, tmp_path, train=False, measure=True)["rows"])
+
+
+def test_what_the_board_says_of_a_row_is_said_of_a_carried_one(board, tmp_path, trained):
+    play(board(), tmp_path)
+    shutil.rmtree(tmp_path / "runs")
+    rows = [{"config": str(tmp_path / "dssm.yaml"), "label": "DSSM"},
+            {"config": str(tmp_path / "mf.yaml"), "label": "MF", "kind": "ranker", "set": {"leaky": "it reads the answers"}}]  # fmt: skip
+    record = play(board(rows=rows, seeds=3), tmp_path, train=False)
+    mf = record["rows"][1]
+    assert (mf["kind"], mf["leaky"], mf["status"], len(mf["seeds"])) == ("ranker", "it reads the answers", "partial", 2)
+    assert "MF **LEAKY**" in (tmp_path / "out.md").read_text()
+    record = play(board(rows=rows, seeds=3, baseline="MF"), tmp_path, train=False)
+    said = record["compared"]["click"]["rows"]
+    assert {label: set(of) for label, of in said.items()} == {label: {"auc_of_mean", "best_other"} for label in ("DSSM", "MF")}
+
+
+def test_what_goes_wrong_here_is_told_beside_the_figures(board, tmp_path, trained):
+    play(board(), tmp_path)
+    for folder in (tmp_path / "runs").glob("*-mf-*"):
+        shutil.rmtree(folder)
+        State("diverged", "training diverged in epoch 1, batch 2: loss is nan").write(folder)
+    play(board(), tmp_path, train=False)
+    assert "MF: finished: seed 0: training diverged in epoch 1, batch 2" in (tmp_path / "out.md").read_text()

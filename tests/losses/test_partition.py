@@ -62,3 +62,18 @@ def test_rows_of_weight_zero_are_nothing() -> None:
     assert value.item() == 0.0
     assert users.grad is not None
     assert users.grad.abs().sum() == 0
+
+
+def test_under_autocast_it_is_the_same() -> None:
+    users, items, weights = tables(20, 9, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = log_partition(users, items, weights)
+    assert value.item() == log_partition(users, items, weights).item()
+
+
+def test_a_user_of_weight_zero_may_be_anything() -> None:
+    users, items, weights = tables(5, 4, torch.float32)
+    weights[:] = torch.tensor([0, 1, 2, 0, 1])
+    wild = users.detach().clone()
+    wild[0] = 1e30
+    assert log_partition(wild, items, weights).item() == log_partition(users, items, weights).item()
