@@ -118,6 +118,9 @@ def markdown(record: Record) -> str:
         parts.append(pool.markdown().strip())
     if any(row["seeds"] for row in record["rows"]):
         parts.append(cost(record).markdown().strip())
+    timed = record.get("latency", {}).get("machine", m)
+    if timed["cpu"] != m["cpu"]:
+        parts.append(f"Scoring was measured on {timed['cores']} cores of {timed['cpu']}.")
     parts += [away] if (away := carried.said(record["rows"])) else []
     parts += [f"{row['label']}: {row['status']}: {why}" for row in record["rows"] for why in row["why"]]
     return "\n\n".join(parts) + "\n"

@@ -137,7 +137,15 @@ def test_latencies_are_kept_and_those_that_lack_are_measured(board, tmp_path, tr
     path = board(seeds=1, rows=third(tmp_path))
     play(path, tmp_path, only="MF4")
     assert [row["latency"] is None for row in play(path, tmp_path, train=False)["rows"]] == [False, False, True]
+    out = tmp_path / "out.json"
+    record = json.loads(out.read_text())
+    record["latency"]["machine"]["cpu"] = "another"
+    out.write_text(json.dumps(record))
+    play(path, tmp_path, train=False)
+    assert "Scoring was measured on " in (tmp_path / "out.md").read_text()
+    out.write_text(json.dumps(record | {"latency": {**record["latency"], "machine": kept["latency"]["machine"]}}))
     assert all(row["latency"] for row in play(path, tmp_path, train=False, measure=True)["rows"])
+    assert "Scoring was measured on " not in (tmp_path / "out.md").read_text()
 
 
 def test_what_the_board_says_of_a_row_is_said_of_a_carried_one(board, tmp_path, trained):
