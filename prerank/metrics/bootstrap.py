@@ -207,7 +207,8 @@ def _over_units(statistic: Statistic, groups: ArrayLike | None, rows: int) -> tu
     if len(names) != rows:
         raise ValueError(f"bootstrap: groups and scores must be equally long, got {len(names)} and {rows}")
     distinct, group = np.unique(names, return_inverse=True)
-    return lambda counts: statistic(counts[group]), len(distinct)
+    of_groups = statistic.of_groups(group) if isinstance(statistic, Auc) else lambda counts: statistic(counts[group])
+    return of_groups, len(distinct)
 
 
 def _draw(statistics: Callable[[NDArray], tuple[float, ...]], units: int, resamples: int, seed: int) -> Floats:

@@ -45,6 +45,17 @@ def test_weights_are_counts_of_rows(rows, seed):
         assert math.isnan(value)
 
 
+@given(tied_rows(), st.integers(0, 2**31), st.integers(1, 5))
+def test_weights_of_groups_are_weights_of_their_rows(rows, seed, groups):
+    scores, labels = rows
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, groups, len(scores))
+    auc, weighted = metrics.Auc(scores, labels), metrics.Auc(scores, labels).of_groups(group)
+    for _ in range(3):
+        counts = rng.integers(0, 3, groups)
+        assert weighted(counts) == pytest.approx(auc(counts[group]), abs=1e-12, nan_ok=True)
+
+
 @given(tied_rows())
 def test_auc_knows_only_the_order(rows):
     scores, labels = rows
