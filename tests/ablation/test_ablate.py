@@ -35,7 +35,7 @@ def test_the_record_is_what_the_runs_give(plan, tmp_path, done):
     y, users = kept(first, "labels")[:, 0], kept(first, "users")
     rows = {row["variant"]: row for row in record["rows"]}
     for protocol in ("prequential", "frozen"):
-        mean = {v: np.mean([kept(f, protocol)[:, 0] for f in folders[v]], axis=0) for v in VARIANTS}
+        mean = {v: np.mean([kept(f, protocol)[:, 0] for f in folders[v]], axis=0, dtype=np.float64) for v in VARIANTS}
         for v in VARIANTS:
             assert rows[v][protocol]["y"]["auc"] == pytest.approx([roc_auc_score(y, kept(f, protocol)[:, 0]) for f in folders[v]])
         found = record["compared"]["DSSM"][protocol]

@@ -188,14 +188,17 @@ def test_epochs_rehearse_nothing(planted: Path, tmp_path: Path) -> None:
         train(parse(settings(planted, output=str(tmp_path / "run"), **changes)))
 
 
-def test_bf16_and_fp32_agree_roughly(planted: Path, tmp_path: Path) -> None:
+def test_bf16_and_fp32_agree_roughly(tmp_path: Path) -> None:
+    """In a world with rows enough to be learned: in a poorer one, what a training reaches varies by more than precision is worth."""
+    planted_log(40_000, users=100, items=75).write_parquet(tmp_path / "log.parquet")
+    model, optimizer, batch_size = TOWERS["inttower"]
     scores = []
-    model = {**INTTOWER, "dropout": 0.0, "similarity": "dot", "temperature": "none"}  # learns more of so few rows in so few epochs
     for precision in ("fp32", "bf16"):
         changes = {"training.precision": precision, "training.epochs": 6}
-        run, _ = train(parse(settings(planted, output=str(tmp_path / precision), model=model, **changes)))
+        changes |= {"training.optimizer": optimizer, "training.batch_size": batch_size}
+        run, _ = train(parse(settings(tmp_path, output=str(tmp_path / precision), model=model, **changes)))
         scores.append(run.evaluate("test", resamples=0)["click"].auc)
-    assert scores[0] > 0.65
+    assert scores[0] > 0.78
     assert scores[0] == pytest.approx(scores[1], abs=0.02)
 
 
