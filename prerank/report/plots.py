@@ -143,7 +143,7 @@ def bars(
         axes.annotate(text, (max(s.mean + s.std, start), i), xytext=(7, 0), textcoords="offset points", va="center", fontsize=9, color=INK)
     axes.set_yticks(range(len(spreads)), list(spreads))
     axes.tick_params(axis="y", labelcolor=INK, labelsize=10, length=0)
-    axes.invert_yaxis()
+    axes.set_ylim(len(spreads) - 0.4, -0.6)  # from the top; a margin that grows with the bars is none
     axes.grid(False, axis="y")
     least, most = min(s.mean - s.std for s in spreads.values()), max(s.mean + s.std for s in spreads.values())
     axes.set_xlim(min(start, least), most + 0.45 * reach)  # room for the numbers

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Point = tuple[float, Spread, str]
+_SHIFTS = (-3, -12, 8, -23, 19, -34, 30, -45, 41, -56, 52, -67, 63)  # of a name from its point, in points
+_NAME: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "color": INK, "zorder": 4}
 
 
 def pareto(points: Mapping[str, Point], path: str | Path, *, metric: str, x: str, title: str, subtitle: str = "") -> Path:
     """Each model at (milliseconds, metric), a colour a kind; nothing is both faster and better than what lies on the line."""
-    figure, axes = canvas(title, subtitle=subtitle, width=8.2, height=5.6)
     kinds = list(dict.fromkeys(kind for _, _, kind in not_empty("pareto", points).values()))
+    crowd = max(0, len(points) - 12)
+    figure, axes = canvas(title, subtitle=subtitle, width=8.2 + 0.1 * crowd, height=5.6 + 0.1 * crowd)
     for i, kind in enumerate(kinds):
         of_kind = [(ms, s) for ms, s, k in points.values() if k == kind]
         axes.errorbar([ms for ms, _ in of_kind], [s.mean for _, s in of_kind], yerr=[s.std for _, s in of_kind],
@@ -100,22 +103,29 @@ def clouds(panels: Mapping[str, Mapping[str, NDArray]], path: str | Path, *, tit
 
 
 def _names(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """A name beside each point, moved up or down until it covers no other name and no point."""
+    """A name beside each point, moved up or down until it covers no other name and no point; a line leads to one that moved far."""
     from matplotlib.transforms import Bbox
 
     figure: Any = axes.get_figure()
     figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()
+    renderer, inside = figure.canvas.get_renderer(), axes.get_window_extent()
     places = axes.transData.transform(list(points.values()))  # pixels
     half = 5 * figure.dpi / 72
     taken = [Bbox([(x - half, y - half), (x + half, y + half)]) for x, y in places]
-    for name, (x, y) in sorted(points.items(), key=lambda p: -p[1][1]):
-        for dx, dy, side in ((8, 3, "left"), (-8, 3, "right"), (8, -10, "left"), (-8, -10, "right"), (8, 14, "left"), (-8, 14, "right"),
-                             (8, -22, "left"), (-8, -22, "right"), (8, 26, "left"), (8, -34, "left")):  # fmt: skip
-            text = axes.annotate(name, (x, y), xytext=(dx, dy), textcoords="offset points", ha=side, fontsize=8.5, color=INK, zorder=4)
-            box = text.get_window_extent(renderer)
-            if not any(box.overlaps(other) for other in taken):
-                break
-            if dy != -34:
+    for name, at in sorted(points.items(), key=lambda p: -p[1][1]):
+        found: list[tuple[float, int, int, Bbox]] = []  # what it would cover, and where
+        for dy in _SHIFTS:
+            for dx in (8, -8):
+                text = axes.annotate(name, at, xytext=(dx, dy), ha="left" if dx > 0 else "right", **_NAME)
+                box = text.get_window_extent(renderer)
                 text.remove()
+                outside = max(0.0, inside.x0 - box.x0, box.x1 - inside.x1) * box.height
+                found.append((outside + sum(_area(Bbox.intersection(box, other)) for other in taken), dx, dy, box))
+        _, dx, dy, box = min(found, key=lambda f: f[0])  # the first, so the nearest, of those that cover least
+        lead = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3} if abs(dy) > 14 else None
+        axes.annotate(name, at, xytext=(dx, dy), ha="left" if dx > 0 else "right", arrowprops=lead, **_NAME)
         taken.append(box)
+
+
+def _area(box: Any) -> float:
+    return 0.0 if box is None else float(box.width * box.height)
