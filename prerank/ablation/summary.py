@@ -1,8 +1,8 @@
 """Replays -> what the JSON says of a backbone: every variant with its seeds, and what it adds, paired, on the same test rows.
 
-A comparison is of seed-averaged logits: AUC of one minus AUC of the other, with a 99 % bootstrap interval over users. An id is cold when
-it had at most so many events: before the row (prequential), or before the first test row (frozen). Agreement with the ranking model is
-Kendall's tau_b of each user's test rows (or request's), averaged over those that have one.
+A comparison is of logits averaged over the seeds that both variants have: AUC of one minus AUC of the other, with a 99 % bootstrap
+interval over users. An id is cold when it had at most so many events: before the row (prequential), or before the first test row
+(frozen). Agreement with the ranking model is Kendall's tau_b of each user's test rows (or request's), averaged over those that have one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prerank.ablation.plan import CONTROL, PLAIN, PROTOCOLS, RANKER, Cell, Protocol
-from prerank.leaderboard.pooled import RESAMPLES, difference
+from prerank.leaderboard.pooled import RESAMPLES
+from prerank.leaderboard.shared import Seeds, difference, views
 from prerank.leaderboard.state import State, kept
 from prerank.metrics import Agreement, Resampled, resampled, resampled_means
 
@@ -38,9 +39,9 @@ class Replays:
         """Seeds that were measured."""
         return [seed for seed, state in self.states.items() if state.status == "finished"]
 
-    def mean(self, array: str) -> NDArray[np.float64]:
-        """Of an array of the test rows, over the seeds."""
-        return np.asarray(np.mean([kept(self.folders[s], array) for s in self.finished], axis=0, dtype=np.float64))
+    def mean(self, array: str, seeds: Sequence[int]) -> NDArray[np.float64]:
+        """Of an array of the test rows, over seeds."""
+        return np.asarray(np.mean([kept(self.folders[s], array) for s in seeds], axis=0, dtype=np.float64))
 
 
 def row(runs: Replays) -> dict[str, Any]:
@@ -70,18 +71,18 @@ def compared(runs: Sequence[Replays], cold: int) -> dict[str, Any]:
     ready = {r.cell.variant: r for r in runs if r.finished}
     if PLAIN not in ready:
         return {}
-    first = ready[PLAIN]
+    first, seeds = ready[PLAIN], {name: r.finished for name, r in ready.items()}
     folder = first.folders[first.finished[0]]
     labels, users, groups = (kept(folder, name) for name in ("labels", "users", "groups"))
     seen = {side: kept(folder, f"{side}-events") for side in ("user", "item")}
     objectives = list(first.states[first.finished[0]].measured["test"])
     found: dict[str, Any] = {}
     for protocol in PROTOCOLS:
-        scores = {name: r.mean(protocol) for name, r in ready.items()}
-        auc = {x: _auc({n: s[:, t] for n, s in scores.items()}, labels[:, t], users) for t, x in enumerate(objectives)}
+        scores = {key: ready[name].mean(protocol, own) for key, (name, own) in views(seeds).items()}
+        auc = {x: _auc({n: s[:, t] for n, s in scores.items()}, labels[:, t], users, seeds) for t, x in enumerate(objectives)}
         main = {n: s[:, 0] for n, s in scores.items()}
-        slices = {name: _sliced(main, labels[:, 0], users, rows) for name, rows in _slices(seen, protocol, cold).items()}
-        found[protocol] = {"auc": auc, "slices": slices, "tau": _agreement(main, groups)}
+        slices = {name: _sliced(main, labels[:, 0], users, rows, seeds) for name, rows in _slices(seen, protocol, cold).items()}
+        found[protocol] = {"auc": auc, "slices": slices, "tau": _agreement(main, groups, seeds)}
     return found
 
 
@@ -96,28 +97,30 @@ def _slices(seen: Mapping[str, NDArray[np.int32]], protocol: Protocol, cold: int
     return {name: np.asarray(rows) for name, rows in found.items()}
 
 
-def _auc(scores: Mapping[str, NDArray], labels: NDArray, users: NDArray) -> dict[str, Any]:
-    return _told(resampled(scores, labels, groups=users, resamples=RESAMPLES))
+def _auc(scores: Mapping[str, NDArray], labels: NDArray, users: NDArray, seeds: Seeds) -> dict[str, Any]:
+    return _told(resampled(scores, labels, groups=users, resamples=RESAMPLES), seeds)
 
 
-def _sliced(scores: Mapping[str, NDArray], labels: NDArray, users: NDArray, rows: NDArray[np.bool_]) -> dict[str, Any]:
+def _sliced(scores: Mapping[str, NDArray], labels: NDArray, users: NDArray, rows: NDArray[np.bool_], seeds: Seeds) -> dict[str, Any]:
     """AUC of the slice's rows; no value where one class alone is there."""
     y = labels[rows]
     both = bool(y.any() and not y.all())
-    return {"rows": int(rows.sum()), "auc": _auc({n: s[rows] for n, s in scores.items()}, y, users[rows]) if both else {}}
+    return {"rows": int(rows.sum()), "auc": _auc({n: s[rows] for n, s in scores.items()}, y, users[rows], seeds) if both else {}}
 
 
-def _agreement(scores: Mapping[str, NDArray], groups: NDArray) -> dict[str, Any]:
+def _agreement(scores: Mapping[str, NDArray], groups: NDArray, seeds: Seeds) -> dict[str, Any]:
     """With the ranking model; empty without one."""
     if RANKER not in scores:
         return {}
-    taus = {n: Agreement(s, scores[RANKER], groups=groups).kendall() for n, s in scores.items() if n != RANKER}
-    return _told(resampled_means(taus, resamples=RESAMPLES))
+    own = {name: of for name, of in seeds.items() if name != RANKER}
+    taus = {key: Agreement(scores[key], scores[RANKER], groups=groups).kendall() for key in views(own)}
+    return _told(resampled_means(taus, resamples=RESAMPLES), own)
 
 
-def _told(found: Resampled) -> dict[str, Any]:
+def _told(found: Resampled, seeds: Seeds) -> dict[str, Any]:
+    of = {name: [o for o in AGAINST if o in seeds and o != name] for name in seeds}
     return {
-        name: {"value": round(value, 6), **{other: difference(found, name, other) for other in AGAINST
-                                            if other in found.values and other != name}}
-        for name, value in found.values.items()
+        name: {"value": round(found.values[name], 6),
+               **{o: told for o in others if (told := difference(found, name, o, seeds))}}
+        for name, others in of.items()
     }  # fmt: skip

@@ -91,7 +91,7 @@ def _record(board: Board, path: Path, trained: Sequence[Trained], before: dict[s
     else:
         console.print(f"comparing {len(ready)} rows", highlight=False)
         record["compared"] = summary.compared(ready, board)
-        folders = {t.entry.label: [t.folders[seed] for seed in t.finished] for t in ready}
+        folders = {t.entry.label: {seed: t.folders[seed] for seed in t.finished} for t in ready}
         record["compared_in_pool"] = pooled.compared(folders, [r for r in rows if r["label"] in folders], board.baseline)
         if away:
             carried.join(record, before)

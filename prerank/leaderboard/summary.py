@@ -1,6 +1,7 @@
 """Trainings -> what the JSON says of a board: every row with its seeds, its speed, and paired comparisons on the same test rows.
 
-A comparison is of seed-averaged logits: AUC of one minus AUC of the other, with a 99 % bootstrap interval over users.
+A comparison is of logits averaged over the seeds that both rows have: AUC of one minus AUC of the other, with a 99 % bootstrap
+interval over users.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy as np
 
 from prerank.leaderboard import pooled
 from prerank.leaderboard.board import Board, Entry
-from prerank.leaderboard.pooled import RESAMPLES, difference
+from prerank.leaderboard.pooled import RESAMPLES
+from prerank.leaderboard.shared import Seeds, difference, views
 from prerank.leaderboard.state import State, kept
 from prerank.metrics import resampled
 
@@ -67,29 +69,32 @@ def compared(trained: Sequence[Trained], board: Board) -> dict[str, Any]:
     ready = [t for t in trained if t.finished]
     if len(ready) < 2:
         return {}
-    scores = {t.entry.label: np.mean([kept(t.folders[s], "logits") for s in t.finished], axis=0) for t in ready}  # [n, T]
     first = ready[0].folders[ready[0].finished[0]]
     labels, users = kept(first, "labels"), kept(first, "users")
     same = [t for t in ready if _same_rows(t, labels)]
+    of = {t.entry.label: t for t in same}
+    seeds = {label: t.finished for label, t in of.items()}
+    means = views(seeds).items()
+    scores = {key: np.mean([kept(of[label].folders[s], "logits") for s in own], axis=0) for key, (label, own) in means}  # [n, T]
     objectives = list(ready[0].states[ready[0].finished[0]].measured["test"])
-    return {name: _of_objective(name, t, [r.entry for r in same], scores, labels, users, board) for t, name in enumerate(objectives)}
+    return {name: _of_objective(t, [r.entry for r in same], seeds, scores, labels, users, board) for t, name in enumerate(objectives)}
 
 
-def _of_objective(name: str, t: int, entries: Sequence[Entry], scores: Mapping[str, np.ndarray], labels: np.ndarray, users: np.ndarray,
+def _of_objective(t: int, entries: Sequence[Entry], seeds: Seeds, scores: Mapping[str, np.ndarray], labels: np.ndarray, users: np.ndarray,
                   board: Board) -> dict[str, Any]:  # fmt: skip
-    found = resampled({e.label: scores[e.label][:, t] for e in entries}, labels[:, t], groups=users, resamples=RESAMPLES)
-    order = sorted(found.values, key=lambda label: -found.values[label])
+    found = resampled({key: z[:, t] for key, z in scores.items()}, labels[:, t], groups=users, resamples=RESAMPLES)
+    order = sorted(seeds, key=lambda label: -found.values[label])
     rows: dict[str, Any] = {}
     for label in order:
         rows[label] = {"auc_of_mean": found.values[label]}
-        if board.baseline in found.values and label != board.baseline:
-            rows[label]["baseline"] = difference(found, label, board.baseline)
         others = [other for other in order if other != label]
-        if others:
-            rows[label]["best_other"] = difference(found, label, others[0])
+        against = {"baseline": [o for o in others if o == board.baseline], "best_other": others[:1]}
+        rows[label] |= {way: told for way, of in against.items() for o in of if (told := difference(found, label, o, seeds))}
     towers = [label for label in order if next(e for e in entries if e.label == label).kind == "two-tower"]
-    best = {"row": towers[0], "against": [difference(found, towers[0], o) for o in order if o != towers[0]]} if towers else None
-    return {"rows": rows, "best_two_tower": best}
+    if not towers:
+        return {"rows": rows, "best_two_tower": None}
+    differences = [difference(found, towers[0], other, seeds) for other in order if other != towers[0]]
+    return {"rows": rows, "best_two_tower": {"row": towers[0], "against": [one for one in differences if one]}}
 
 
 def _same_rows(trained: Trained, labels: np.ndarray) -> bool:
