@@ -119,8 +119,9 @@ def _named(row: Record) -> str:
 
 
 def _subtitle(found: Record) -> str:
-    seeds = max(len(row["seeds"]) for row in found["rows"])
-    of = f"mean and deviation over {seeds} training seeds" if seeds > 1 else "one training seed"
+    many = sorted({len(row["seeds"]) for row in found["rows"] if row["seeds"]})
+    least, most = many[0], many[-1]
+    of = f"mean and deviation over {most if least == most else f'{least} to {most}'} training seeds" if most > 1 else "one training seed"
     return f"{'LEAKY protocol; ' if found['leaky'] else ''}test split, {of}"
 
 

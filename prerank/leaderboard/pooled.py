@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prerank.leaderboard.shared import Seeds, difference, views
+from prerank.leaderboard.shared import Seeds, beside, views
 from prerank.leaderboard.state import keep, kept
 from prerank.metrics import Grouped, resampled_means
 from prerank.run import Run
@@ -58,13 +58,7 @@ def _of_metric(name: str, folders: Mapping[str, Mapping[int, Path]], baseline: s
     means = {key: _mean([folders[label][s] for s in own], name) for key, (label, own) in views(seeds).items()}
     found = resampled_means(means, resamples=RESAMPLES)
     order = sorted(seeds, key=lambda label: -found.values[label])
-    rows: dict[str, Any] = {}
-    for label in order:
-        rows[label] = {"value": found.values[label]}
-        others = [other for other in order if other != label]
-        against = {"baseline": [o for o in others if o == baseline], "best_other": others[:1]}
-        rows[label] |= {way: told for way, of in against.items() for o in of if (told := difference(found, label, o, seeds))}
-    return rows
+    return {label: {"value": found.values[label], **beside(found, label, order, baseline, seeds)} for label in order}
 
 
 def _mean(folders: Sequence[Path], name: str) -> Grouped:

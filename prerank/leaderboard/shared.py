@@ -38,6 +38,16 @@ def difference(found: Resampled, row: str, other: str, seeds: Seeds) -> dict[str
     return {"row": other, **{k: round(v, 6) for k, v in asdict(told).items()}}
 
 
+def beside(found: Resampled, row: str, order: Sequence[str], baseline: str, seeds: Seeds) -> dict[str, Any]:
+    """{"baseline": .., "best_other": ..}: a row against the baseline and against the best of the others, as far as they share a seed.
+
+    order   all rows, best first
+    """
+    others = [other for other in order if other != row]
+    against = {"baseline": [other for other in others if other == baseline], "best_other": others[:1]}
+    return {way: told for way, of in against.items() for other in of if (told := difference(found, row, other, seeds))}
+
+
 def _common(row: str, other: str, seeds: Seeds) -> tuple[int, ...]:
     return tuple(seed for seed in seeds[row] if seed in seeds[other])
 

@@ -18,7 +18,7 @@ import numpy as np
 from prerank.leaderboard import pooled
 from prerank.leaderboard.board import Board, Entry
 from prerank.leaderboard.pooled import RESAMPLES
-from prerank.leaderboard.shared import Seeds, difference, views
+from prerank.leaderboard.shared import Seeds, beside, difference, views
 from prerank.leaderboard.state import State, kept
 from prerank.metrics import resampled
 
@@ -84,12 +84,7 @@ def _of_objective(t: int, entries: Sequence[Entry], seeds: Seeds, scores: Mappin
                   board: Board) -> dict[str, Any]:  # fmt: skip
     found = resampled({key: z[:, t] for key, z in scores.items()}, labels[:, t], groups=users, resamples=RESAMPLES)
     order = sorted(seeds, key=lambda label: -found.values[label])
-    rows: dict[str, Any] = {}
-    for label in order:
-        rows[label] = {"auc_of_mean": found.values[label]}
-        others = [other for other in order if other != label]
-        against = {"baseline": [o for o in others if o == board.baseline], "best_other": others[:1]}
-        rows[label] |= {way: told for way, of in against.items() for o in of if (told := difference(found, label, o, seeds))}
+    rows = {label: {"auc_of_mean": found.values[label], **beside(found, label, order, board.baseline, seeds)} for label in order}
     towers = [label for label in order if next(e for e in entries if e.label == label).kind == "two-tower"]
     if not towers:
         return {"rows": rows, "best_two_tower": None}

@@ -1,9 +1,12 @@
 """Rows are compared over the seeds that both have."""
 
+import shutil
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from prerank.leaderboard.leaderboard import leaderboard
 from prerank.leaderboard.shared import difference, views
 from prerank.metrics import resampled
 
@@ -33,3 +36,14 @@ def test_rows_without_a_seed_in_common_are_not_compared():
     found = resampled(scores, y, groups=users, resamples=20)
     assert difference(found, "other", "three", SEEDS) is None
     assert "other" in found.values
+
+
+def test_a_board_with_a_seed_missing_compares_what_both_have(board, tmp_path, trained):
+    out = {"runs": tmp_path / "runs", "measure": False}
+    one = leaderboard(board(seeds=1), out=tmp_path / "one.json", **out)
+    both = leaderboard(board(seeds=2), out=tmp_path / "both.json", **out)
+    shutil.rmtree(tmp_path / "runs" / both["trainings"]["MF"][1])
+    less = leaderboard(board(seeds=2), out=tmp_path / "less.json", train=False, **out)
+    assert [row["seeds"] for row in less["rows"]] == [[0, 1], [0]]
+    told = [record["compared"]["click"]["rows"]["MF"]["baseline"] for record in (one, both, less)]
+    assert told[2] == told[0] != told[1]
