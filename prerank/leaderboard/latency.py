@@ -1,6 +1,7 @@
 """What scoring costs: the exported model of every row through the very scorer that serves, one after another in one process.
 
-So the numbers are comparable with each other; between machines only their ratios are.
+So the numbers are comparable with each other; between machines only their ratios are. Time asks for shapes, not for weights: a row that
+was trained on another machine is measured with fresh ones.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import numpy as np
 import torch
 
 from prerank import build
+from prerank.config import Config
+from prerank.data import prepare
+from prerank.datasets import resolve
 from prerank.run import Run, open_run
 from prerank.serving import Generation, GenerationError, Scorer, export
 from prerank.serving.timing import milliseconds
@@ -42,13 +46,23 @@ def of_run(run: Run, candidates: Sequence[int] = CANDIDATES, calls: int = 300) -
     return found
 
 
-def measure(folders: Mapping[str, Path], candidates: Sequence[int] = CANDIDATES, calls: int = 300,
+def untrained(config: Config) -> Run:
+    """A run of these settings with fresh weights; nothing is written. Raises ConfigError, DataError."""
+    resolved = config.model_copy(update={"data": resolve(config.data)})
+    dataset = prepare(resolved.data)
+    return Run(Path(config.output), resolved, dataset, build.model(config.model, dataset.schema, dataset.sizes, config.synergy).eval())
+
+
+def measure(runs: Mapping[str, Path | Config], candidates: Sequence[int] = CANDIDATES, calls: int = 300,
             say: Callable[[str], None] = lambda line: None) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Label -> its latencies, or {"why": ...} where the model cannot be served."""
+    """Label -> its latencies, or {"why": ...} where the model cannot be served.
+
+    runs   label -> run folder, or the settings of one that is elsewhere
+    """
     found: dict[str, dict[str, Any]] = {}
-    for label, folder in folders.items():
+    for label, run in runs.items():
         try:
-            found[label] = of_run(open_run(folder), candidates, calls)
+            found[label] = of_run(untrained(run) if isinstance(run, Config) else open_run(run), candidates, calls)
         except GenerationError as error:
             found[label] = {"why": str(error)}
         said = (f"{k} candidates {v['p50_ms']:.3f} ms" for k, v in found[label].items()) if "why" not in found[label] else ["not servable"]

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from prerank import build
-from prerank.config import ConfigError
+from prerank.config import Config, ConfigError
 from prerank.data import prepare
 from prerank.datasets import recipe, resolve
 from prerank.leaderboard import carried, latency, pool, pooled, summary, tables
@@ -96,22 +96,23 @@ def _record(board: Board, path: Path, trained: Sequence[Trained], before: dict[s
         if away:
             carried.join(record, before)
     firsts = {t.entry.label: t.folders[t.finished[0]] for t in ready}
+    elsewhere = {t.entry.label: t.entry.config for t in trained if t.entry.label in away and not t.unavailable}
     of = {label: found[0] for label, found in names.items()}
-    record["latency"] = _latency(of, firsts, before, measure, again, console)
+    record["latency"] = _latency(of, firsts, elsewhere, before, measure, again, console)
     for row in rows:
         row["latency"] = record["latency"].get("rows", {}).get(row["label"])
     return record
 
 
-def _latency(of: dict[str, str], firsts: dict[str, Path], before: dict[str, Any], measure: bool, again: bool,
+def _latency(of: dict[str, str], firsts: dict[str, Path], elsewhere: dict[str, Config], before: dict[str, Any], measure: bool, again: bool,
              console: Console) -> dict[str, Any]:  # fmt: skip
-    """Those of the same trainings are kept; when one that is here lacks its own, all that are here are measured, one after another."""
+    """Those of the same trainings are kept; when a row lacks its own, all are measured, one after another: here, or with fresh weights."""
     kept = carried.latencies(of, before)
-    if not measure or not (again or set(firsts) - set(kept)):
+    if not measure or not (again or {**firsts, **elsewhere}.keys() - kept.keys()):
         return {**before.get("latency", {}), "of": of, "rows": kept} if kept else {"of": of}
     here = machine()
-    times = latency.measure(firsts, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
-    return {"of": of, "machine": here, "rows": carried.latencies(of, before, here["cpu"]) | times}
+    times = latency.measure({**firsts, **elsewhere}, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
+    return {"of": of, "machine": here, "fresh": list(elsewhere), "rows": carried.latencies(of, before, here["cpu"]) | times}
 
 
 def unfinished(entries: Sequence[Entry], numbers: Sequence[int], runs: Path) -> list[Job]:
