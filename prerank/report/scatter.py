@@ -27,7 +27,7 @@ _NAME: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "color"
 
 def pareto(points: Mapping[str, Point], path: str | Path, *, metric: str, x: str, title: str, subtitle: str = "") -> Path:
     """Each model at (milliseconds, metric), a colour a kind; nothing is both faster and better than what lies on the line."""
-    kinds = list(dict.fromkeys(kind for _, _, kind in not_empty("pareto", points).values()))
+    kinds = sorted({kind for _, _, kind in not_empty("pareto", points).values()}, reverse=True)  # the same colours in every picture
     crowd = max(0, len(points) - 12)
     figure, axes = canvas(title, subtitle=subtitle, width=8.2 + 0.1 * crowd, height=5.6 + 0.1 * crowd)
     for i, kind in enumerate(kinds):
@@ -104,6 +104,7 @@ def clouds(panels: Mapping[str, Mapping[str, NDArray]], path: str | Path, *, tit
 
 def _names(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
     """A name beside each point, moved up or down until it covers no other name and no point; a line leads to one that moved far."""
+    from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
 
     figure: Any = axes.get_figure()
@@ -111,6 +112,7 @@ def _names(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
     renderer, inside = figure.canvas.get_renderer(), axes.get_window_extent()
     places = axes.transData.transform(list(points.values()))  # pixels
     half = 5 * figure.dpi / 72
+    halo = withStroke(linewidth=2.5, foreground="white")  # a line behind a name does not strike it out
     taken = [Bbox([(x - half, y - half), (x + half, y + half)]) for x, y in places]
     for name, at in sorted(points.items(), key=lambda p: -p[1][1]):
         found: list[tuple[float, int, int, Bbox]] = []  # what it would cover, and where
@@ -123,7 +125,7 @@ def _names(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
                 found.append((outside + sum(_area(Bbox.intersection(box, other)) for other in taken), dx, dy, box))
         _, dx, dy, box = min(found, key=lambda f: f[0])  # the first, so the nearest, of those that cover least
         lead = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3} if abs(dy) > 14 else None
-        axes.annotate(name, at, xytext=(dx, dy), ha="left" if dx > 0 else "right", arrowprops=lead, **_NAME)
+        axes.annotate(name, at, xytext=(dx, dy), ha="left" if dx > 0 else "right", arrowprops=lead, path_effects=[halo], **_NAME)
         taken.append(box)
 
 
