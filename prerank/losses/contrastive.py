@@ -63,20 +63,14 @@ class ContrastiveTerm(Term):
         group, users, items = output.groups[index], output.user.groups[index], output.item.groups[index]
         last = users[:, users.shape[1] - group.user_heads // group.levels :]  # M_u^L  [U, H, K]
         user, own = batch.user_index[rows], batch.item_index[rows, columns]  # [P]
-        if last.shape[1] != items.shape[1]:
-            return F.cross_entropy(mean_maxsim(last.index_select(0, user), items).float() / self.temperature, own)
-        u, v = unit(last) / self.temperature, unit(items)  # [U, H K], [N, H K]
-        attracted = (u.index_select(0, user) * v.index_select(0, own)).sum()
+        same = last.shape[1] == items.shape[1]
+        u, v = (unit(t.flatten(1).unsqueeze(1) if same else t) for t in (last, items))  # [U, 1, H K], [N, 1, H K]; [U, Hu, K], [N, Hi, K]
+        u = u / (self.temperature * u.shape[1])
+        attracted = torch.einsum("phk,pjk->phj", u.index_select(0, user), v.index_select(0, own)).amax(dim=2).sum()
         positives = torch.bincount(user, minlength=len(u))  # a user's positives share one sum over the items
         return (log_partition(u.to(last.dtype), v.to(items.dtype), positives) - attracted) / rows.numel()
 
 
 def unit(heads: Tensor) -> Tensor:
-    """[rows, H, K] -> [rows, H K] of length 1, at least in float32."""
-    return F.normalize(heads.flatten(1).to(torch.promote_types(heads.dtype, torch.float32)), dim=1)
-
-
-def mean_maxsim(users: Tensor, items: Tensor) -> Tensor:
-    """[P, Hu, K], [N, Hi, K] -> [P, N]: mean over unit user heads of the largest cosine with an item head."""
-    u, v = F.normalize(users, dim=2), F.normalize(items, dim=2)
-    return torch.einsum("phk,njk->pnhj", u, v).amax(dim=3).mean(dim=2)
+    """[rows, H, K] -> heads of length 1, at least in float32."""
+    return F.normalize(heads.to(torch.promote_types(heads.dtype, torch.float32)), dim=2)

@@ -15,6 +15,12 @@ def tables(u: int, n: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Te
     return users, items, torch.randint(0, 3, (u,), generator=generator)
 
 
+def heads(u: int, n: int, p: int, q: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(p * 1000 + q)
+    users, items = (torch.randn(*size, 7, generator=generator, dtype=torch.float64).requires_grad_() for size in ((u, p), (n, q)))
+    return users, items, torch.randint(0, 3, (u,), generator=generator)
+
+
 @pytest.mark.parametrize(("u", "n"), [(1, 1), (5, 3), (64, 64), (65, 63), (200, 130)])
 @pytest.mark.parametrize("stripe", [1, 1 << 19], ids=["stripes", "whole"])
 def test_value_and_gradients_are_those_of_logsumexp(u: int, n: int, stripe: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,9 +34,31 @@ def test_value_and_gradients_are_those_of_logsumexp(u: int, n: int, stripe: int,
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(("p", "q"), [(1, 3), (2, 1), (3, 2)])
+@pytest.mark.parametrize("stripe", [1, 1 << 19], ids=["stripes", "whole"])
+def test_of_heads_a_score_is_the_sum_of_the_largest(p: int, q: int, stripe: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "STRIPE", stripe)
+    users, items, weights = heads(130, 70, p, q)
+    got = log_partition(users, items, weights)
+    found = torch.autograd.grad(3 * got, (users, items))
+    scores = torch.einsum("upk,nqk->unpq", users, items).amax(dim=3).sum(dim=2)
+    want = (weights * torch.logsumexp(scores, dim=1)).sum()
+    assert got.item() == pytest.approx(want.item(), rel=1e-12)
+    for a, b in zip(found, torch.autograd.grad(3 * want, (users, items)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
 def test_gradients_against_finite_differences() -> None:
     users, items, weights = tables(6, 4)
     assert torch.autograd.gradcheck(lambda u, v: log_partition(u, v, weights), (users, items))
+    users, items, weights = heads(5, 4, 2, 3)
+    assert torch.autograd.gradcheck(lambda u, v: log_partition(u, v, weights), (users, items))
+
+
+def test_equal_heads_share_the_gradient_with_nobody() -> None:
+    users, items, weights = torch.ones(1, 1, 2).requires_grad_(), torch.ones(1, 3, 2).requires_grad_(), torch.ones(1)
+    (of_items,) = torch.autograd.grad(log_partition(users, items, weights), items)
+    assert of_items[0].tolist() == [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]  # the first of those that are the largest
 
 
 def test_large_products_stay_finite() -> None:
