@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prerank.config import ConfigError, Evaluation
+from prerank.config import ConfigError, Evaluation, monitored
 from prerank.config import Training as Settings
 from prerank.data import Dataset, ListLoader, Loader
 from prerank.metrics import auc, gauc, logloss, sigmoid
@@ -75,7 +75,7 @@ def fit(model: nn.Module, objective: Objective, dataset: Dataset, settings: Sett
 
     resume       continue from the folder's checkpoint when there is one; without it, an old checkpoint is discarded
     each_epoch   told of every finished epoch (its line of history.jsonl), on resuming of those before, too
-    evaluation   the candidate pool in which validation measures recall@K and ndcg@K, too
+    evaluation   the candidate pool in which validation measures recall@K and ndcg@K each epoch when one of them is monitored
     """
     with stop_asked() as stop:
         run = _Run(model, objective, dataset, settings, folder, progress or Quiet(), evaluation)
@@ -241,7 +241,7 @@ class _Run:
         found = {"validation_auc": float(auc(z, y)), "validation_logloss": float(logloss(sigmoid(z), y))}
         if self.settings.monitor == "gauc":
             found["validation_gauc"] = float(gauc(z, y, self.dataset.user_row[self.validation_rows]).value)
-        if self.pool is not None:
+        if self.pool is not None and monitored(self.settings.monitor):
             found |= {f"validation_{name}": m.value for name, m in self.pool.measure(self.model, self.device).metrics.items()}
         return found
 

@@ -64,6 +64,12 @@ def test_lists_are_learned_and_the_pool_chooses_the_epoch(folder: Path, tmp_path
     assert result.rows == sum(min(60, n + -(-n // 2)) for n in _impressions(run.dataset)) * len(result.history)
 
 
+def test_a_pool_that_chooses_nothing_is_not_asked_each_epoch(folder: Path, tmp_path: Path) -> None:
+    run, result = train(config(folder, tmp_path / "run", **{"training.monitor": "auc", "training.epochs": 1}))
+    assert not [name for name in result.history[0] if "@" in name]
+    assert run.retrieve(run.pool("test")).metrics["recall@10"].value > 0
+
+
 def _impressions(dataset: Any) -> list[int]:
     """Different items that each user was shown in train."""
     rows = dataset.rows("train")
