@@ -25,25 +25,24 @@ NAMES = {
     "configs/kuairand/inttower.yaml": "IntTower",
 }
 PUBLISHED = {"configs/ml1m/official-dssm.yaml": "0.8697 / 0.4559", "configs/ml1m/official-inttower.yaml": "0.8974 / 0.3128"}
-PAPERS = (  # model, paper, venue, file, configs that measure it
-    ("`mf`", "Koren, Bell, Volinsky: Matrix Factorization Techniques for Recommender Systems", "IEEE Computer 2009", "prerank/towers/mf.py",
-     ("configs/ml1m/honest-mf.yaml",)),
-    ("`history_mf`", "Koren: Factorization Meets the Neighborhood (SVD++), on both sides", "KDD 2008", "prerank/towers/history_mf.py",
-     ("configs/ml1m/honest-history-mf.yaml",)),
-    ("`two_tower_fm`", "Rendle: Factorization Machines, split into two towers", "ICDM 2010", "prerank/towers/two_tower_fm.py", ()),
+PAPERS = (  # model, paper, venue, file
+    ("`mf`", "Koren, Bell, Volinsky: Matrix Factorization Techniques for Recommender Systems", "IEEE Computer 2009",
+     "prerank/towers/mf.py"),
+    ("`history_mf`", "Koren: Factorization Meets the Neighborhood (SVD++), on both sides", "KDD 2008", "prerank/towers/history_mf.py"),
+    ("`two_tower_fm`", "Rendle: Factorization Machines, split into two towers", "ICDM 2010", "prerank/towers/two_tower_fm.py"),
     ("`dssm`", "Huang et al.: Learning Deep Structured Semantic Models for Web Search using Clickthrough Data", "CIKM 2013",
-     "prerank/towers/dssm.py", ("configs/ml1m/honest-dssm.yaml",)),
+     "prerank/towers/dssm.py"),
     ("`inttower`", "Li et al.: IntTower: the Next Generation of Two-Tower Model for Pre-Ranking System", "CIKM 2022",
-     "prerank/towers/inttower.py", ("configs/ml1m/honest-inttower.yaml", "configs/ml1m/honest-inttower-idhead.yaml")),
+     "prerank/towers/inttower.py"),
     ("`ranktower`", "Yan, Li: RankTower: A Synergistic Framework for Enhancing Two-Tower Pre-Ranking Model", "arXiv 2024",
-     "prerank/towers/ranktower.py", ()),
+     "prerank/towers/ranktower.py"),
     ("`dat`", "Yu, Wang, Feng, Xue: A Dual Augmented Two-tower Model for Online Large-scale Recommendation", "DLP-KDD 2021",
-     "prerank/towers/dat.py", ()),
+     "prerank/towers/dat.py"),
     ("`hit`", "Yang et al.: HIT Model: A Hierarchical Interaction-Enhanced Two-Tower Model for Pre-Ranking Systems", "CIKM 2025",
-     "prerank/towers/hit.py", ()),
+     "prerank/towers/hit.py"),
     ("`ihm_dat`", "interpretation: the source is not public (IHM-DAT, named by CS3)", "arXiv 2604.19269, 2026",
-     "prerank/towers/ihm_dat.py", ()),
-    ("`rcg`", "interpretation: the source is not public (RCG, named by CS3)", "arXiv 2604.19269, 2026", "prerank/towers/rcg.py", ()),
+     "prerank/towers/ihm_dat.py"),
+    ("`rcg`", "interpretation: the source is not public (RCG, named by CS3)", "arXiv 2604.19269, 2026", "prerank/towers/rcg.py"),
 )  # fmt: skip
 
 
@@ -118,12 +117,13 @@ def overview() -> str:
 
 
 def models() -> str:
-    """Which models there are: paper, venue, file, our number, the command that gave it."""
+    """Which models there are: paper, venue, file, their rows of the honest board, the command that gives them."""
+    board = record("leaderboard-ml1m-honest") or {"rows": []}
     lines = []
-    for name, paper, venue, file, configs in PAPERS:
-        measured = [c for c in configs if runs(c)]
-        numbers = "<br>".join(_ours(c) for c in measured)
-        commands = "<br>".join(reproduced(c) for c in measured)
+    for name, paper, venue, file in PAPERS:
+        rows = [r for r in board["rows"] if f"`{r['model']}`" == name and r["seeds"]]
+        numbers = "<br>".join(_ours(r) for r in rows)
+        commands = "<br>".join(f"`prerank leaderboard configs/leaderboards/ml1m-honest.yaml --only {Path(r['config']).name}`" for r in rows)
         lines.append([name, paper, venue, f"[{file}]({file})", numbers, commands])
     return "\n".join(
         ["| model | paper | venue | file | AUC, MovieLens-1M honest | command |", "|---|---|---|---|---|---|", *map(_row, lines)]
@@ -224,11 +224,10 @@ def body(table: Table) -> str:
     return table.markdown().partition("\n\n")[2].strip() if table.rows else ""
 
 
-def _ours(config: str) -> str:
-    value = over_seeds(config, "like", "auc")
-    own = NAMES[config]
+def _ours(row: dict[str, Any]) -> str:
+    value = spread(row["test"]["like"]["auc"])
     number = f"{value.mean:.4f} ± {value.std:.4f}" if value.n > 1 else f"{value.mean:.4f}"
-    return f"{number} ({own})" if "+" in own else number
+    return f"{number} ({row['label']})" if "+" in row["label"] else number
 
 
 def _milliseconds(cell: dict[str, float]) -> str:
