@@ -6,22 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 from docs import tables
-from prerank.leaderboard.tables import in_pool
+from prerank.leaderboard.tables import comparison, in_pool, quality
 from prerank.report import Column, Table, spread
 
 Record = dict[str, Any]
 WAYS = ("impressions", "hybrid")
 
 
-def ablations(name: str) -> Callable[[], str]:
-    """A board's rows in its pool, and what is not run yet."""
+def ablations(name: str, *, auc: bool = False) -> Callable[[], str]:
+    """A board's rows in its pool, before it those of AUC where they are what is read, and what is not run yet."""
 
     def made() -> str:
         found = tables.record(f"leaderboard-{name}")
         if found is None or not any(row.get("pool") for row in found["rows"]):
             return ""
         missing = [row["label"] for row in found["rows"] if not row.get("pool")]
-        parts = [found["protocol"].strip(), f"`{found['command']}`", in_pool(found).markdown().strip()]
+        objective = found["objectives"][0]
+        shown = [*([quality(found, objective), comparison(found, objective)] if auc else []), in_pool(found)]
+        parts = [found["protocol"].strip(), f"`{found['command']}`", *(table.markdown().strip() for table in shown)]
         return "\n\n".join(parts + ([f"Not run yet: {', '.join(missing)}."] if missing else []))
 
     return made
@@ -90,7 +92,7 @@ def _interval(d: Record) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "ranktower-ml1m": ablations("ml1m-ranktower"),
-    "ranktower-kuairand": ablations("kuairand-ranktower"),
+    "ranktower-kuairand": ablations("kuairand-ranktower", auc=True),
     "candidate-pools": pools,
     "cascade-agreement": agreement("cascade-agreement"),
     "kuairand-agreement": agreement("kuairand-agreement"),
