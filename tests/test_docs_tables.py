@@ -59,7 +59,7 @@ def test_models_have_the_honest_board_s_rows(results):
     results("leaderboard-ml1m-honest", rows=[
         {"label": "MF", "model": "mf", "config": "configs/ml1m/honest-mf.yaml", "seeds": [0, 1, 2], "test": test(values)},
         {"label": "DSSM", "model": "dssm", "config": "configs/ml1m/honest-dssm.yaml", "seeds": [0], "test": test([0.8921])},
-        {"label": "DSSM + history", "model": "dssm", "config": "configs/ml1m/honest-dssm-history.yaml", "seeds": [0], "test": test([0.9079])},
+        {"label": "DSSM + history", "model": "dssm", "config": "configs/ml1m/dssm-history.yaml", "seeds": [0], "test": test([0.9079])},
         {"label": "DAT", "model": "dat", "config": "configs/ml1m/honest-dat.yaml", "seeds": [], "test": {}},
     ])  # fmt: skip
     mf, dssm, dat = (next(line for line in tables.models().splitlines() if f"| `{name}` |" in line) for name in ("mf", "dssm", "dat"))
