@@ -21,8 +21,7 @@ def ablations(name: str, *, auc: bool = False) -> Callable[[], str]:
         if found is None or not any(row.get("pool") for row in found["rows"]):
             return ""
         missing = [row["label"] for row in found["rows"] if not row.get("pool")]
-        objective = found["objectives"][0]
-        shown = [*([quality(found, objective), comparison(found, objective)] if auc else []), in_pool(found)]
+        shown = [*(of(found, found["objectives"][0]) for of in (quality, comparison) if auc), in_pool(found)]
         parts = [found["protocol"].strip(), f"`{found['command']}`", *(table.markdown().strip() for table in shown)]
         return "\n\n".join(parts + ([f"Not run yet: {', '.join(missing)}."] if missing else []))
 

@@ -166,9 +166,21 @@ def current(folder: str | Path) -> Path:
 
 
 def open_current(folder: str | Path) -> Generation:
-    """The generation in force; a folder that is itself a generation is opened as it is. Raises GenerationError."""
+    """The generation in force; a folder that is itself a generation is opened as it is. Raises GenerationError.
+
+    One that is swept away while it is being opened (as many newer ones were published meanwhile as are kept) is left for the one that
+    is in force then.
+    """
     folder = Path(folder)
-    return Generation(folder if (folder / "meta.json").is_file() else current(folder))
+    if (folder / "meta.json").is_file():
+        return Generation(folder)
+    while True:
+        named = current(folder)
+        try:
+            return Generation(named)
+        except GenerationError:
+            if current(folder) == named:
+                raise
 
 
 def write(folder: str | Path, fill: Callable[[Path], Meta], *, keep: int = 3) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from prerank.serving import Generation, GenerationError, current, export, open_current
+from prerank.serving import Generation, GenerationError, current, export, generation, open_current
 from prerank.serving.generation import generations
 from tests.serving.world import OPTIONS, model, published, world
 
@@ -168,7 +168,7 @@ def test_readers_see_whole_generations_while_new_ones_are_published(data, tmp_pa
         while not stop.is_set():
             try:
                 seen.append(open_current(tmp_path).meta.number)
-            except GenerationError as error:  # replaced four times while it was being opened: retried by the server's next look
+            except GenerationError as error:
                 failures.append(error)
             time.sleep(0.001)
 
@@ -180,6 +180,27 @@ def test_readers_see_whole_generations_while_new_ones_are_published(data, tmp_pa
     reader.join()
     assert seen == sorted(seen)
     assert not failures
+
+
+def test_a_generation_swept_away_while_it_is_opened_is_left_for_the_next(data, tmp_path, monkeypatch):
+    published(tmp_path, data, "mf")
+    opened = generation.Generation
+
+    def slowly(folder):
+        if folder.name == "gen-000001":
+            for _ in range(3):  # as many as are kept
+                published(tmp_path, data, "mf")
+        return opened(folder)
+
+    monkeypatch.setattr(generation, "Generation", slowly)
+    assert open_current(tmp_path).meta.number == 4
+
+
+def test_a_broken_generation_is_told(data, tmp_path):
+    published(tmp_path, data, "mf")
+    (tmp_path / "gen-000001" / "meta.json").unlink()
+    with pytest.raises(GenerationError):
+        open_current(tmp_path)
 
 
 @pytest.mark.parametrize("options", [{"dtype": "fp8"}, {"calibrator": "beta"}])
