@@ -196,10 +196,10 @@ def test_a_generation_swept_away_while_it_is_opened_is_left_for_the_next(data, t
     assert open_current(tmp_path).meta.number == 4
 
 
-def test_a_broken_generation_is_told(data, tmp_path):
+def test_a_broken_generation_is_told_and_not_opened_for_ever(data, tmp_path):
     published(tmp_path, data, "mf")
-    (tmp_path / "gen-000001" / "meta.json").unlink()
-    with pytest.raises(GenerationError):
+    next((tmp_path / "gen-000001" / "encoders").iterdir()).unlink()
+    with pytest.raises(GenerationError, match="gen-000001"):
         open_current(tmp_path)
 
 
